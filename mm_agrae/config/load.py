@@ -1,0 +1,130 @@
+"""Recipe file + dotted overrides -> RunConfig, or an error that names the key, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mm_agrae.config.schema import RunConfig
+from mm_agrae.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-6 as a number (YAML 1.1 takes it for text) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"key {key!r} is given twice{node.start_mark}. Keep one of them.")
+        return super().construct_mapping(node, deep)
+
+
+_FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe and apply overrides such as "train.optim.lr=1e-5".
+
+    Args:
+        path: YAML file.
+        overrides: "dotted.key=value"; the value is read as YAML.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown (the nearest name is told), or a value does not fit.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}. Give the path of a YAML file.") from error
+    return parse_config(text, overrides, origin=str(path))
+
+
+def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "recipe") -> RunConfig:
+    """The same from YAML text; `origin` names it in errors."""
+    values = _parse_yaml(text, origin)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin} holds {type(values).__name__}, but must hold keys and values.")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error, origin))) from error
+
+
+def config_hash(config: RunConfig) -> str:
+    """Hash of everything that decides the numbers of a run; where it is written and how it is watched do not."""
+    decides = config.model_dump(mode="json", exclude={"output_dir", "tracker"})
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _parse_yaml(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is no valid YAML: {error}") from error
+
+
+def _apply(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {override!r} must have the form dotted.key=value, for example train.num_steps=10.")
+    *parents, last = key.strip().split(".")
+    target = values
+    for parent in parents:
+        child = target.get(parent)
+        if child is None:
+            child = target[parent] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} holds {child!r}, which has no keys below it.")
+        target = child
+    target[last] = _parse_yaml(text, f"the value of override {override!r}")
+
+
+def _explain(error: ValidationError, origin: str) -> Iterator[str]:
+    for problem in error.errors():
+        dotted = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _keys_at(RunConfig, problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}."
+            yield f"{origin}: unknown key {dotted!r}. {remedy}"
+        elif problem["type"] == "missing":
+            yield f"{origin}: key {dotted!r} is missing and has no default. Add it."
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
+            yield f"{origin}: {dotted or 'recipe'}{given}: {message}"
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Names of the keys of the section at a dotted location."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:  # the name of an entry in a mapping of sections, such as data.eval.<name>
+            continue
+        sections = [a for a in (field.annotation, *_flatten(field.annotation)) if _is_section(a)]
+        if sections:
+            model = sections[0]
+    return list(model.model_fields)
+
+
+def _flatten(annotation: Any) -> Iterator[Any]:
+    for argument in get_args(annotation):
+        yield argument
+        yield from _flatten(argument)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
