@@ -1,0 +1,93 @@
+"""What one step's rollouts say, as catalogue keys.
+
+Shapes: P prompts, G completions per prompt, N completion tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mm_agrae.records import VerdictStatus
+
+
+def group_metrics(
+    rewards: Float[Tensor, "P G"],
+    correct: Bool[Tensor, "P G"],
+    formatted: Bool[Tensor, "P G"],
+    advantages: Float[Tensor, "P G"],
+    lengths: Int[Tensor, "P G"],
+    truncated: Bool[Tensor, "P G"],
+) -> dict[str, float]:
+    """Reward, group, advantage and length figures of the step's global batch.
+
+    Args:
+        rewards: NaN for a rollout without a reward, which then counts in no reward, accuracy or group figure.
+        correct: True where the answer is correct.
+        formatted: True where the completion has the form that was asked for.
+        advantages: As the loss uses them, after all weightings.
+        lengths: Completion tokens.
+        truncated: True where the completion was cut off at the length limit.
+
+    Returns:
+        Values by catalogue key. Figures over no scored rollout are NaN.
+
+    Raises:
+        ValueError: If the batch is empty or the shapes differ.
+    """
+    shapes = {tuple(t.shape) for t in (rewards, correct, formatted, advantages, lengths, truncated)}
+    if len(shapes) != 1 or rewards.numel() == 0:
+        raise ValueError(f"shapes are {sorted(shapes)}, but all must be one [P, G] with at least one rollout.")
+    scored = ~rewards.isnan()
+    scored_rewards = rewards[scored].to(torch.float64)
+    is_correct = (correct & scored).any(dim=1)
+    is_wrong = (~correct & scored).any(dim=1)
+    exact = advantages.to(torch.float64)
+    return {
+        "reward/mean": _mean(scored_rewards),
+        "reward/std": float(scored_rewards.std(correction=0)),
+        "reward/batch_accuracy": _mean(correct[scored]),
+        "reward/formatted_frac": _mean(formatted),
+        "group/mixed_frac": _mean(is_correct & is_wrong),
+        "group/all_correct_frac": _mean(is_correct & ~is_wrong),
+        "group/all_wrong_frac": _mean(is_wrong & ~is_correct),
+        "advantage/sum_per_rollout": _mean(exact),
+        "advantage/abs_mean": _mean(exact.abs()),
+        "rollout/length_mean_tokens": _mean(lengths),
+        "rollout/length_max_tokens": float(lengths.max()),
+        "rollout/truncated_frac": _mean(truncated),
+    }
+
+
+def verdict_metrics(statuses: Sequence[VerdictStatus]) -> dict[str, float]:
+    """How often the verifier could not decide, over the step's rollouts.
+
+    Raises:
+        ValueError: If there is no verdict.
+    """
+    if not statuses:
+        raise ValueError("there are 0 verdicts, but a fraction needs at least 1. Pass those of the whole step.")
+    return {
+        "verify/unparsed_frac": statuses.count("unparsed") / len(statuses),
+        "verify/timeout_frac": statuses.count("timeout") / len(statuses),
+    }
+
+
+def logprob_gap(rollout_logprobs: Float[Tensor, " N"], old_logprobs: Float[Tensor, " N"]) -> tuple[float, float]:
+    """Sum and largest of |rollout_logprobs - old_logprobs|, in nats; (0, 0) without tokens.
+
+    A sum, so that parts add up to rollout/logprob_gap_mean_nats over any split of the tokens.
+
+    Args:
+        rollout_logprobs: Log-probability of each sampled token as the engine reported it.
+        old_logprobs: The same, recomputed by the trainer.
+    """
+    gaps = (rollout_logprobs.to(torch.float64) - old_logprobs.to(torch.float64)).abs()
+    return float(gaps.sum()), float(gaps.max()) if gaps.numel() else 0.0
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.to(torch.float64).mean())

@@ -1,0 +1,126 @@
+"""Every key that a run logs, with its meaning, unit and direction. A key that is not here is an error.
+
+Keys read `stage/quantity_unit`; a key without a unit suffix is a pure number or is in the unit that its entry states.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One logged quantity.
+
+    Attributes:
+        name: The key.
+        meaning: What it is, over what it is taken.
+        unit: Unit, or "" for a pure number.
+        direction: "up" if larger is better, "down" if smaller is, "none" if neither.
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    direction: Literal["up", "down", "none"]
+
+
+class UncataloguedMetricError(KeyError):
+    """A metric was logged that the catalogue does not know."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+_METRICS = (
+    Metric("reward/mean", "mean reward over the step's rollouts", "reward", "up"),
+    Metric("reward/std", "standard deviation (biased) of the reward over the step's rollouts", "reward", "none"),
+    Metric("reward/batch_accuracy", "fraction of rollouts with a correct answer; ω of A-GRAE", "fraction", "up"),
+    Metric("reward/formatted_frac", "fraction of rollouts in the form that was asked for", "fraction", "up"),
+    Metric("verify/unparsed_frac", "fraction of rollouts in which no answer was found", "fraction", "down"),
+    Metric("verify/timeout_frac", "fraction of rollouts whose comparison was killed", "fraction", "down"),
+    Metric("group/mixed_frac", "fraction of groups with both correct and wrong rollouts", "fraction", "up"),
+    Metric("group/all_correct_frac", "fraction of groups in which every rollout is correct", "fraction", "none"),
+    Metric("group/all_wrong_frac", "fraction of groups in which every rollout is wrong", "fraction", "down"),
+    Metric(
+        "group/skipped_frac", "fraction of groups without any advantage, left out of the update", "fraction", "down"
+    ),
+    Metric("advantage/sum_per_rollout", "C = ΣA over the step, divided by its rollouts", "", "none"),
+    Metric("advantage/abs_mean", "mean |A| over the step's rollouts", "", "none"),
+    Metric("rollout/length_mean_tokens", "mean completion length", "tokens", "none"),
+    Metric("rollout/length_max_tokens", "longest completion", "tokens", "none"),
+    Metric("rollout/truncated_frac", "fraction of completions cut off at the length limit", "fraction", "down"),
+    Metric("rollout/refused_samples", "samples refused so far for a prompt over its token budget", "samples", "down"),
+    Metric(
+        "rollout/logprob_gap_mean_nats", "mean |engine - trainer| log-probability of a sampled token", "nats", "down"
+    ),
+    Metric(
+        "rollout/logprob_gap_max_nats", "largest |engine - trainer| log-probability of a sampled token", "nats", "down"
+    ),
+    Metric("policy/loss", "loss of the step's updates, divergence term included", "", "none"),
+    Metric("policy/entropy_nats", "mean entropy of the next-token distribution per completion token", "nats", "none"),
+    Metric("policy/clip_low_frac", "fraction of tokens whose gradient the lower bound cut", "fraction", "none"),
+    Metric("policy/clip_high_frac", "fraction of tokens whose gradient the upper bound cut", "fraction", "none"),
+    Metric("policy/ratio_mean", "mean policy ratio per completion token", "", "none"),
+    Metric("policy/ratio_max", "largest policy ratio of a completion token", "", "none"),
+    Metric("policy/kl_nats", "k3 divergence from the reference per completion token", "nats", "none"),
+    Metric("policy/grad_norm", "global gradient norm before clipping, mean over updates", "", "none"),
+    Metric("policy/learning_rate", "learning rate of the last update", "", "none"),
+    Metric("time/step_s", "whole step", "s", "down"),
+    Metric("time/rollout_s", "sampling completions", "s", "down"),
+    Metric("time/verify_s", "judging completions", "s", "down"),
+    Metric("time/old_logprobs_s", "log-probabilities under the sampling policy and the reference", "s", "down"),
+    Metric("time/update_s", "forward, backward and optimiser", "s", "down"),
+    Metric("time/sync_s", "handing new weights to the engine", "s", "down"),
+    Metric("time/evaluate_s", "measuring on held-out problems", "s", "down"),
+    Metric("time/checkpoint_s", "saving a checkpoint", "s", "down"),
+    Metric("throughput/rollout_tokens_per_s", "completion tokens sampled per second of rollout", "tokens/s", "up"),
+    Metric("throughput/update_tokens_per_s", "tokens trained on per second of update", "tokens/s", "up"),
+    Metric("memory/gpu_peak_bytes", "peak allocated GPU memory of the step, largest over ranks", "bytes", "down"),
+    Metric("sft/loss_nats", "mean negative log-probability per completion token", "nats", "down"),
+    Metric("sft/token_accuracy_frac", "fraction of completion tokens that are the most probable one", "fraction", "up"),
+    Metric("sft/grad_norm", "global gradient norm before clipping", "", "none"),
+    Metric("sft/learning_rate", "learning rate of the update", "", "none"),
+    Metric("sft/tokens_per_s", "tokens trained on per second", "tokens/s", "up"),
+    Metric("sft/step_s", "whole step", "s", "down"),
+    Metric("eval/pass@k", "probability that one of k samples is correct, mean over problems", "fraction", "up"),
+    Metric("eval/avg@k", "fraction of correct ones among k samples, mean over problems", "fraction", "up"),
+    Metric("eval/greedy", "fraction of problems whose most probable completion is correct", "fraction", "up"),
+    Metric("eval/formatted", "fraction of sampled completions in the form that was asked for", "fraction", "up"),
+    Metric("eval/truncated", "fraction of sampled completions cut off at the length limit", "fraction", "down"),
+)
+
+CATALOGUE: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+
+
+def lookup(key: str) -> Metric:
+    """The entry of a logged key.
+
+    Evaluation keys name a set and a number of samples ("eval/geometry/pass@4"); their entry does not ("eval/pass@k").
+
+    Raises:
+        UncataloguedMetricError: If there is no entry; the message names the nearest key.
+    """
+    general = re.sub(r"^eval/[^/]+/", "eval/", key)
+    general = re.sub(r"@[1-9]\d*$", "@k", general)
+    if key.endswith("@k") or general not in CATALOGUE:
+        nearest = get_close_matches(general, CATALOGUE, n=1, cutoff=0.0)[0]
+        raise UncataloguedMetricError(
+            f'metric "{key}" is not in the catalogue; the nearest is "{nearest}". '
+            "Log under a catalogued key, or add an entry to mm_agrae/metrics/catalogue.py."
+        )
+    return CATALOGUE[general]
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Refuse a mapping (or any iterable of keys) that holds a key without an entry.
+
+    Raises:
+        UncataloguedMetricError: At the first such key.
+    """
+    for key in keys:
+        lookup(key)
