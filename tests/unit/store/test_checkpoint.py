@@ -33,7 +33,7 @@ def test_saved_state_and_files_come_back(tmp_path):
 
 def test_latest_goes_by_number_and_ignores_unfinished(tmp_path):
     assert latest_checkpoint(tmp_path / "none") is None
-    save(tmp_path, 9)
+    save(tmp_path, 999_999)
     newest = save(tmp_path, 1_000_000)
     (tmp_path / "step_2000000").mkdir()
     (tmp_path / ".step_3000000.tmp").mkdir()

@@ -74,6 +74,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": "old"}
 
 
+def test_a_reader_of_the_old_file_never_sees_half_of_the_new_one(tmp_path):
+    write_text(tmp_path / "a.json", "old")
+    with (tmp_path / "a.json").open() as reader:
+        write_text(tmp_path / "a.json", "new")
+        assert reader.read() == "old"
+
+
 def test_json_is_strict(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
