@@ -2,9 +2,9 @@
 
 Shapes: P prompts, G completions per prompt.
 
-Edges, the same for all: a group whose flags are all equal, or whose rewards are all equal, gets exactly 0; a rollout with
-a NaN reward gets 0 and is left out of its group; a group with one scored rollout gets 0. Computed in float64, returned in
-float32.
+Edges, the same for all: a group whose flags are all equal, or whose rewards are all equal, gets exactly 0; a rollout
+with a NaN reward gets 0 and is left out of its group; a group with one scored rollout gets 0. Computed in float64,
+returned in float32.
 """
 
 from __future__ import annotations
