@@ -83,7 +83,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int, num_resamples: int = 2
     # the same distribution as drawing indices, for a fraction of the memory.
     draws = np.random.default_rng(seed).multinomial(num_problems, counts / num_problems, size=num_resamples)
     low, high = np.quantile(draws @ distinct / num_problems, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(numbers.mean()), float(low), float(high))
+    return Interval(float(counts @ distinct / num_problems), float(low), float(high))
 
 
 def _wilson(value: float, num_problems: int, level: float) -> Interval:

@@ -48,7 +48,7 @@ def group_metrics(
     exact = advantages.to(torch.float64)
     return {
         "reward/mean": _mean(scored_rewards),
-        "reward/std": float(scored_rewards.std(correction=0)),
+        "reward/std": _mean((scored_rewards - scored_rewards.mean()).square()) ** 0.5,
         "reward/batch_accuracy": _mean(correct[scored]),
         "reward/formatted_frac": _mean(formatted),
         "group/mixed_frac": _mean(is_correct & is_wrong),
