@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from mm_agrae.records import AnswerKind
 from mm_agrae.verify.guards import is_wordy, refusal
-from mm_agrae.verify.normalise import MAX_CHARS, Form, Number, normal_form, read_number, split_list, unwrapped, words
+from mm_agrae.verify.normalise import MAX_CHARS, Form, Number, flattened, normal_form, read_number, split_list, words
 
 _RELATIVE_TOLERANCE = Fraction(1, 10**6)
 _NUMERIC_KINDS = frozenset({"integer", "decimal", "fraction"})
@@ -79,7 +79,7 @@ def _compare_forms(answer: str, target: str, kind: AnswerKind, decimals: int | N
         return Outcome(equal=True, rule="same_form")
     left_number, right_number = read_number(left), read_number(right)
     if left_number and right_number:
-        return _compare_numbers(left_number, right_number, decimals)
+        return _compare_numbers(left_number, right_number, decimals, exact=kind == "integer")
     if is_wordy(left) or is_wordy(right):
         return Outcome(equal=words(answer) == words(target), rule="words")
     listed = _compare_lists(left, right)
@@ -102,7 +102,7 @@ def shown_form(raw: str, kind: AnswerKind) -> str | None:
     return f"{form.body} [{form.unit}]" if form.unit else form.body
 
 
-def _compare_numbers(answer: Number, target: Number, decimals: int | None) -> Outcome:
+def _compare_numbers(answer: Number, target: Number, decimals: int | None, *, exact: bool = False) -> Outcome:
     difference = abs(answer.value - target.value)
     if difference == 0:
         return Outcome(equal=True, rule="same_number")
@@ -110,7 +110,7 @@ def _compare_numbers(answer: Number, target: Number, decimals: int | None) -> Ou
         # Half a unit of the last decimal on both sides: rounding half up and half to even are both accepted.
         return Outcome(equal=difference <= Fraction(1, 2) / 10**decimals, rule="rounds_to")
     both_whole = answer.value.denominator == target.value.denominator == 1
-    if both_whole or not (answer.is_decimal or target.is_decimal):
+    if exact or both_whole or not (answer.is_decimal or target.is_decimal):
         return Outcome(equal=False, rule="same_number")
     return Outcome(equal=difference <= _RELATIVE_TOLERANCE * abs(target.value), rule="close_number")
 
@@ -137,8 +137,8 @@ def _compare_lists(answer: str, target: str) -> Outcome | None:
     left_parts, right_parts = split_list(left[1]), split_list(right[1])
     if len(left_parts) == len(right_parts) == 1:
         return None
-    if "cup" in answer + target or "pm" in answer + target:
-        return None
+    if re.search(r"\\(?:cup|pm|le|ge)(?![a-z])|[<>]", answer + target):
+        return None  # an inequality may equal an interval, and unions and signs stand for several parts
     if len(left_parts) != len(right_parts):
         return Outcome(equal=False, rule="list_length")
     if left[0] != right[0]:
@@ -198,16 +198,17 @@ def _option_index(text: str, options: tuple[str, ...]) -> int | None:
 
 
 def _letter_index(text: str, options: tuple[str, ...]) -> int | None:
-    match = _CHOICE.fullmatch(re.sub(r"^(?:option|choice)\s+", "", unwrapped(text), flags=re.IGNORECASE))
+    shown = re.sub(r"^(?:option|choice)\s+", "", flattened(text), flags=re.IGNORECASE)
+    match = _CHOICE.fullmatch(shown)
     if match is None:
         return None
     index, rest = ord(match[1].upper()) - ord("A"), match[2]
     if options and index >= len(options):
         return None
-    marked = unwrapped(text)[len(match[1]) :][:1] in (")", ".", ":") or unwrapped(text).startswith("(")
     if not rest or (options and _same_option(rest, options[index])):
         return index
-    return index if marked and match[1].isupper() else None
+    is_marked = shown.startswith("(") or shown[1:2] in (")", ".", ":")
+    return index if is_marked and match[1].isupper() else None
 
 
 def _same_option(text: str, option: str) -> bool:

@@ -17,7 +17,8 @@ _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ",
     "≥": "\\ge ", "≠": "\\ne ", "±": "\\pm ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ", "º": "^\\circ ",
     "掳": "^\\circ ", "²": "^{2}", "³": "^{3}", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}",
-    "√": "\\sqrt ", "％": "%", "，": ",", "（": "(", "）": ")", "\u00a0": " ", "\u2009": " ", "。": ".",
+    "√": "\\sqrt ", "≈": "\\approx ", "％": "%", "，": ",", "（": "(", "）": ")", "\u00a0": " ", "\u2009": " ",
+    "。": ".",
 }  # fmt: skip
 _SYMBOL_TABLE = str.maketrans(_SYMBOLS)
 
@@ -79,7 +80,7 @@ def normal_form(raw: str, *, numeric: bool = False) -> Form:
         numeric: The target is a number, so a single trailing letter such as "m" is a unit and no variable.
     """
     text = _plain_latex(unwrapped(raw).translate(_SYMBOL_TABLE))
-    text, currency = _without_currency(text)
+    text, currency = _without_currency(re.sub(r"^(?:=|\\approx(?![A-Za-z]))\s*", "", text))
     body, unit = _split_unit(text, numeric=numeric)
     return Form(body=_tight(body), unit=currency or unit)
 
@@ -102,8 +103,13 @@ def unwrapped(raw: str) -> str:
 
 def words(raw: str) -> str:
     """Normal form of an answer that is compared as words: one case, single spaces, no packing or end punctuation."""
-    text = re.sub(rf"{_TEXT}\{{([^{{}}]*)\}}", r"\1", unwrapped(raw))
-    return " ".join(text.casefold().split()).strip(" .,;:!?\"'")
+    return " ".join(flattened(raw).casefold().split()).strip(" .,;:!?\"'")
+
+
+def flattened(raw: str) -> str:
+    """The answer without packing, with text commands replaced by their text."""
+    text = re.sub(rf"{_TEXT}\{{([^{{}}]*)\}}", r"\1", unwrapped(raw)).replace("\\ ", " ")
+    return re.sub(r"^\{([^{}]*)\}$", r"\1", text)
 
 
 def read_number(body: str) -> Number | None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -91,16 +92,18 @@ class VerifierPool:
     """
 
     def __init__(self, num_workers: int = 2, timeout_s: float = 5.0, memory_bytes: int = 2**30) -> None:
-        if num_workers < 1 or timeout_s <= 0 or memory_bytes < 2**28:
+        if num_workers < 1 or timeout_s <= 0 or memory_bytes < 1:
             raise ValueError(
                 f"num_workers is {num_workers}, timeout_s {timeout_s}, memory_bytes {memory_bytes}, but a pool needs "
-                "at least 1 worker, more than 0 seconds and at least 2**28 bytes (256 MiB). Raise what is too low."
+                "at least 1 worker, and more than 0 seconds and bytes. Raise what is too low."
             )
         self.num_workers = num_workers
         self.timeout_s = timeout_s
         self.memory_bytes = memory_bytes
         self._workers: list[_Worker] = []
         self._is_closed = False
+        # Also at the end of an interpreter that never called close: no process outlives its pool.
+        self._end = weakref.finalize(self, _close_all, self._workers)
 
     def __enter__(self) -> VerifierPool:
         return self
@@ -113,8 +116,7 @@ class VerifierPool:
     def close(self) -> None:
         """End the workers. May be called again."""
         self._is_closed = True
-        while self._workers:
-            self._workers.pop().close()
+        _close_all(self._workers)
 
     def verify_all(self, texts: Sequence[str], questions: Sequence[Question]) -> list[Verdict]:
         """Judge completions, each against its own question; verdicts come in the order of the texts.
@@ -148,8 +150,7 @@ class VerifierPool:
                 self._listen(results)
         except BaseException:
             # Interrupted with comparisons under way: their late replies would answer the next call's questions.
-            while self._workers:
-                self._workers.pop().close()
+            _close_all(self._workers)
             raise
         return results
 
@@ -208,6 +209,11 @@ class VerifierPool:
     def _dismiss(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         worker.close()
+
+
+def _close_all(workers: list[_Worker]) -> None:
+    while workers:
+        workers.pop().close()
 
 
 def _settled(pending: Pending, result: Outcome | str, seconds: float) -> Verdict:

@@ -1,8 +1,8 @@
 """A process that compares forms by computer algebra, one at a time, and may be killed at any moment.
 
 Started by the pool as `python -m mm_agrae.verify.worker FD TIMEOUT_S MEMORY_BYTES`, so that nothing of the parent's
-main module is imported again. Speaks JSON over the socket FD: it says {"ready": true}, then answers one comparison with one
-outcome. It ends when the socket closes.
+main module is imported again. Speaks JSON over the socket FD: it says {"ready": true}, then answers one comparison
+with one outcome. It ends when the socket closes.
 """
 
 from __future__ import annotations

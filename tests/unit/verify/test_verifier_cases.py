@@ -1,0 +1,29 @@
+"""Agreement with the table of scoring cases that every verifier must share (profile "generic")."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mm_agrae.verify import Question, verify
+
+CASES = [
+    case
+    for case in map(json.loads, (Path(__file__).parents[2] / "data" / "verifier_cases.jsonl").read_text().splitlines())
+    if case["profile"] == "generic"
+]
+# Cases that we are known to judge otherwise. The set may only shrink: a case that comes to agree must leave it.
+KNOWN_DISAGREEMENTS: frozenset[str] = frozenset()
+
+
+def test_the_table_is_there():
+    assert len(CASES) == 102
+    assert {case["id"] for case in CASES} >= KNOWN_DISAGREEMENTS
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
+def test_generic_case(case):
+    question = Question(target=case["gold"], answer_kind=case["answer_type"], options=tuple(case.get("options", ())))
+    verdict = verify(case["prediction"], question)
+    agrees = verdict.correct == case["expected"]
+    assert agrees != (case["id"] in KNOWN_DISAGREEMENTS), f"{verdict.status} by {verdict.rule}: {verdict.answer!r}"
