@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mm_agrae.metrics.catalogue import lookup
-from mm_agrae.report.plots import Series, line_chart, smoothing_window, stacked_chart
+from mm_agrae.report.plots import STROKES, Series, Stroke, line_chart, smoothing_window, stacked_chart
 from mm_agrae.report.read import Evaluation, Run
 
 
@@ -23,9 +24,10 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class LegendEntry:
-    """What one colour stands for; `colour` counts from 1 as in the style sheet."""
+    """What one colour and stroke stand for; `colour` counts from 1 as in the style sheet."""
 
     colour: int
+    drawn: Stroke | Literal["area"]
     key: str
     meaning: str
 
@@ -62,7 +64,7 @@ PANELS = (
     ),
     Panel(title="Entropy", keys={"policy/entropy_nats": 0}),
     Panel(title="Completion length", keys={"rollout/length_mean_tokens": 0, "rollout/length_max_tokens": 1}),
-    Panel(title="Truncated and unparsed", keys={"rollout/truncated_frac": 1, "verify/unparsed_frac": 3}, fraction=True),
+    Panel(title="Truncated and unparsed", keys={"rollout/truncated_frac": 1, "verify/unparsed_frac": 3}),
     Panel(title="Advantage", keys={"advantage/sum_per_rollout": 0, "advantage/abs_mean": 1}),
     Panel(title="Clipped tokens", keys={"policy/clip_low_frac": 0, "policy/clip_high_frac": 1}),
     Panel(title="Gradient norm", keys={"policy/grad_norm": 0}),
@@ -105,7 +107,8 @@ def panel_chart(panel: Panel, metrics: Mapping[int, Mapping[str, float]]) -> Cha
     return Chart(
         title=panel.title,
         svg=draw(series, slug=_slug(panel.title), title=_spoken(panel.title, series), fraction=panel.fraction),
-        legend=tuple(_entry(key, panel.keys[key]) for key in keys),
+        # A stack is read from the top down.
+        legend=_legend(keys, panel)[:: -1 if panel.stacked else 1],
         note=f"Thin: each step. Thick: mean over {window} steps." if window > 1 else "",
     )
 
@@ -132,8 +135,13 @@ def held_out_chart(evaluations: Mapping[str, Sequence[Evaluation]]) -> Chart | N
         title="Held-out accuracy",
         svg=line_chart(series, slug="held-out", title=_spoken("Held-out accuracy", series), fraction=True),
         legend=tuple(
-            LegendEntry(colour=one.colour + 1, key=one.label, meaning="accuracy of one sampled completion")
-            for one in series
+            LegendEntry(
+                colour=one.colour + 1,
+                drawn=STROKES[index % len(STROKES)],
+                key=one.label,
+                meaning="accuracy of one sampled completion",
+            )
+            for index, one in enumerate(series)
         ),
         note="Band: 95 % interval over problems.",
     )
@@ -145,10 +153,20 @@ def primary_figure(evaluation: Evaluation) -> str | None:
     return next((name for name in ["pass@1", *names] if name in names and name.startswith(("pass@1", "avg@"))), None)
 
 
-def _entry(key: str, colour: int) -> LegendEntry:
-    metric = lookup(key)
-    unit = f" ({metric.unit})" if metric.unit and metric.unit != "fraction" else ""
-    return LegendEntry(colour=colour + 1, key=key, meaning=metric.meaning + unit)
+def _legend(keys: Sequence[str], panel: Panel) -> tuple[LegendEntry, ...]:
+    entries = []
+    for index, key in enumerate(keys):
+        metric = lookup(key)
+        unit = f" ({metric.unit})" if metric.unit and metric.unit != "fraction" else ""
+        entries.append(
+            LegendEntry(
+                colour=panel.keys[key] + 1,
+                drawn="area" if panel.stacked else STROKES[index % len(STROKES)],
+                key=key,
+                meaning=metric.meaning + unit,
+            )
+        )
+    return tuple(entries)
 
 
 def _slug(title: str) -> str:

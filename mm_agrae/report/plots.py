@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,12 +20,16 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+Stroke = Literal["solid", "dashed", "dotted"]
+
 NUM_COLOURS = 8
 SMOOTH_FROM = 40
 
 # Placeholders that matplotlib would not choose by itself.
 _INK, _GRID, _PAPER = "#0a0101", "#0a0202", "#0a0303"
 _SERIES = tuple(f"#0b000{i}" for i in range(NUM_COLOURS))
+# By position, so that curves can be told apart without colour.
+STROKES: tuple[Stroke, ...] = ("solid", "dashed", "dotted")
 _RC: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "mm-agrae", "font.size": 9.0, "path.simplify": True}
 
 
@@ -58,13 +62,19 @@ def line_chart(series: Sequence[Series], *, slug: str, title: str, fraction: boo
     with matplotlib.rc_context(_RC):
         figure, axes = _empty()
         for index, one in enumerate(series):
-            colour, dash = _SERIES[one.colour % NUM_COLOURS], ("-", "--", ":")[index % 3]
+            colour, dash = _SERIES[one.colour % NUM_COLOURS], STROKES[index % len(STROKES)]
             window = smoothing_window(len(one.values))
             marker = "o" if len(one.values) <= 12 else None
             if window > 1:
                 axes.plot(one.steps, one.values, color=colour, linewidth=0.7, alpha=0.35)
             axes.plot(
-                one.steps, running_mean(one.values, window), dash, color=colour, linewidth=1.7, marker=marker, ms=3.5
+                one.steps,
+                running_mean(one.values, window),
+                linestyle=dash,
+                color=colour,
+                linewidth=1.7,
+                marker=marker,
+                ms=3.5,
             )
             if one.low is not None and one.high is not None:
                 axes.fill_between(one.steps, one.low, one.high, color=colour, alpha=0.18, linewidth=0)

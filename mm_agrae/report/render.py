@@ -10,13 +10,14 @@ from markupsafe import Markup
 
 from mm_agrae.report.curves import charts
 from mm_agrae.report.gallery import Group, held_out_pairs, question_text, segments, training_groups
-from mm_agrae.report.read import Interval, Run, read_run
+from mm_agrae.report.read import Run, read_run
 from mm_agrae.report.tables import comparison, durations, flattened
 from mm_agrae.store.atomic import write_text
 from mm_agrae.store.run_dir import RunDir
 
 PAIRS_PER_SET = 4
 MIXED_FIRST_STEP, MIXED_LAST_STEP = 2, 4
+SHOWN_WIDTH = 200
 
 
 def write_report(run_dir: Path) -> Path:
@@ -47,6 +48,7 @@ def render(run: Run) -> str:
         "seconds": seconds,
         "number": number,
         "data_uri": data_uri,
+        "is_small": is_small,
         "question": question_text,
     }
     environment.globals |= {"segments": segments}
@@ -113,6 +115,8 @@ def data_uri(picture: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
 
 
-def interval(value: Interval) -> str:
-    """The 95 % interval in words."""
-    return f"{percent(value.low)} to {percent(value.high)}"
+def is_small(picture: Path) -> bool:
+    """Whether a PNG is narrower than the page shows pictures, which then enlarges it with hard edges."""
+    with picture.open("rb") as file:
+        header = file.read(24)
+    return int.from_bytes(header[16:20], "big") < SHOWN_WIDTH

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from mm_agrae.errors import CheckpointError, ConfigError
+from mm_agrae.metrics.catalogue import check_keys
 from mm_agrae.store.atomic import finite_or_none, write_text
 
 WandbMode = Literal["off", "offline", "online"]
@@ -67,7 +68,12 @@ class Tracker:
         return None if self._wandb is None else str(self._wandb.id)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line and make it durable. NaN and infinities become null, so that every line is valid JSON."""
+        """Append one line and make it durable. NaN and infinities become null, so that every line is valid JSON.
+
+        Raises:
+            UncataloguedMetricError: If a key has no entry in the catalogue of metrics; nothing is written.
+        """
+        check_keys(metrics)
         line = {"step": step} | {key: finite_or_none(float(value)) for key, value in metrics.items()}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
@@ -172,8 +178,8 @@ def _start_wandb(
         )
     except wandb.Error as error:
         raise ConfigError(
-            f"wandb did not start in mode {mode!r} ({error}). Run `wandb login` or set WANDB_API_KEY, or choose "
-            "offline or off."
+            f"wandb did not start in mode {mode!r} ({error}). Run `wandb login` or set WANDB_API_KEY, or set "
+            "tracker.wandb to offline or off."
         ) from error
     # Our own step axis: wandb's refuses to go back, which a resumed run does.
     run.define_metric("*", step_metric="step")

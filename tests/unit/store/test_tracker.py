@@ -26,15 +26,22 @@ def test_lines_are_readable_while_the_run_goes_on(tmp_path):
 
 def test_numbers_that_json_lacks_become_null(tmp_path):
     with tracker(tmp_path) as open_tracker:
-        open_tracker.log(3, {"a": float("nan"), "b": float("inf"), "c": 1})
+        open_tracker.log(3, {"reward/mean": float("nan"), "reward/std": float("inf"), "policy/loss": 1})
     text = (tmp_path / "metrics.jsonl").read_text()
-    assert json.loads(text, parse_constant=lambda word: pytest.fail(word)) == {"step": 3, "a": None, "b": None, "c": 1}
+    line = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert line == {"step": 3, "reward/mean": None, "reward/std": None, "policy/loss": 1}
+
+
+def test_a_key_without_an_entry_in_the_catalogue_is_an_error(tmp_path):
+    with tracker(tmp_path) as open_tracker, pytest.raises(KeyError, match="nearest is"):
+        open_tracker.log(0, {"reward/mean": 1.0, "reward/meen": 1.0})
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
 def test_without_wandb_nothing_imports_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with tracker(tmp_path) as open_tracker:
-        open_tracker.log(0, {"a": 1.0})
+        open_tracker.log(0, {"reward/mean": 1.0})
         open_tracker.log_images(0, "samples", [])
 
 
@@ -47,7 +54,7 @@ def test_a_torn_last_line_is_dropped_and_appending_goes_on(tmp_path, torn):
     path.write_text('{"step": 0, "a": 0.0}\n{"step": 1, "a": 1.0}\n' + torn)
     assert [line["step"] for line in read_metrics(path)] == [0, 1]
     with tracker(tmp_path) as open_tracker:
-        open_tracker.log(2, {"a": 2.0})
+        open_tracker.log(2, {"reward/mean": 2.0})
     assert [line["step"] for line in read_metrics(path)] == [0, 1, 2]
 
 
@@ -104,5 +111,5 @@ def test_wandb_that_does_not_start_is_a_setting_to_mend(tmp_path, monkeypatch):
         raise wandb.errors.UsageError("No API key configured.")
 
     monkeypatch.setattr(wandb, "init", refused)
-    with pytest.raises(ConfigError, match=r"No API key.*wandb login.*offline or off"):
+    with pytest.raises(ConfigError, match=r"No API key.*wandb login.*tracker.wandb to offline"):
         tracker(tmp_path, "online")
