@@ -1,4 +1,4 @@
-"""Exact answers and how they are written: integers, decimals, fractions, roots, multiples of pi, letters of a choice."""
+"""Exact answers as they are written: integers, decimals, fractions, roots, multiples of pi, letters of a choice."""
 
 from __future__ import annotations
 
@@ -72,11 +72,18 @@ def times_pi(factor: Fraction) -> Answer:
     return Answer(top if factor.denominator == 1 else f"\\frac{{{top}}}{{{factor.denominator}}}", "expression")
 
 
-def three_distractors(rng: random.Random, right: str, mistakes: Iterable[str], near: Iterable[str]) -> list[str]:
-    """The right answer and three wrong ones: first the results of typical mistakes, then values nearby."""
-    wrong = [text for text in dict.fromkeys(mistakes) if text != right]
+def three_distractors(rng: random.Random, right: Answer, mistakes: Iterable[str]) -> list[str]:
+    """The right answer and three wrong ones: first results of typical mistakes, then integers nearby.
+
+    Raises:
+        ValueError: If the answer is no integer and there are fewer than three mistakes.
+    """
+    wrong = [text for text in dict.fromkeys(mistakes) if text != right.text]
     rng.shuffle(wrong)
-    wrong += [text for text in dict.fromkeys(near) if text != right and text not in wrong]
+    if right.kind == "integer":
+        value = int(right.text)
+        near = [value + step for step in rng.sample((-10, -5, -2, 2, 5, 10), 6)]
+        wrong += [str(other) for other in near if other * value > 0 and str(other) not in wrong]
     if len(wrong) < 3:
-        raise ValueError(f"only {len(wrong)} distractors for {right!r}, but a choice needs 3")
-    return [right, *wrong[:3]]
+        raise ValueError(f"only {len(wrong)} distractors for {right.text!r}, but a choice needs 3")
+    return [right.text, *wrong[:3]]

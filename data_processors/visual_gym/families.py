@@ -7,9 +7,18 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from data_processors.visual_gym import small_charts, small_counting
-from data_processors.visual_gym.answers import letter
-from data_processors.visual_gym.problem import DIFFICULTIES, Family
+from data_processors.visual_gym import (
+    geometry_angles,
+    geometry_areas,
+    geometry_circles,
+    geometry_lengths,
+    geometry_lines,
+    geometry_similar,
+    small_charts,
+    small_counting,
+)
+from data_processors.visual_gym.answers import letter, three_distractors
+from data_processors.visual_gym.problem import DIFFICULTIES, Family, offer_choices
 from mm_agrae.data.images import encode_png
 from mm_agrae.errors import DataError
 from mm_agrae.records import IMAGE_MARK, Sample
@@ -17,10 +26,17 @@ from mm_agrae.seeding import seed_for
 
 SOURCE = "visual_gym"
 DEFAULT_SIZE = 336
+CHOICE_SHARE = 0.25  # of the problems whose family offers choices
 
 FAMILIES: dict[str, Family] = {
     **small_counting.FAMILIES,
     **small_charts.FAMILIES,
+    **geometry_angles.FAMILIES,
+    **geometry_lines.FAMILIES,
+    **geometry_lengths.FAMILIES,
+    **geometry_similar.FAMILIES,
+    **geometry_areas.FAMILIES,
+    **geometry_circles.FAMILIES,
 }
 ALL: tuple[str, ...] = tuple(FAMILIES)
 
@@ -40,6 +56,8 @@ def make_problem(family: str, difficulty: int, seed: int, *, size: int = DEFAULT
     check_request([family], [difficulty], size=size)
     rng = random.Random(seed_for(seed, SOURCE, family, difficulty))
     problem = FAMILIES[family].make(rng, difficulty, size)
+    if problem.mistakes and rng.random() < CHOICE_SHARE:
+        problem = offer_choices(problem, rng, three_distractors(rng, problem.answer, problem.mistakes))
     listed = "".join(f"\n{letter(i)}. {option}" for i, option in enumerate(problem.options))
     return Sample(
         id=f"{family}/{difficulty}/{seed}",

@@ -25,6 +25,7 @@ class Problem:
         picture: RGB, square, of the size that was asked for.
         description: Plain text that states everything the picture shows and the question needs.
         facts: The numbers behind the picture, enough to compute the answer again; JSON values only.
+        mistakes: Answers that typical mistakes give; a problem that has some may be put as a multiple choice.
         options: Texts of the options of a choice; empty otherwise.
     """
 
@@ -34,7 +35,20 @@ class Problem:
     picture: Image.Image
     description: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    mistakes: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+
+
+Level = Callable[[random.Random, int], Problem]
+
+
+def by_level(*levels: Level) -> Callable[[random.Random, int, int], Problem]:
+    """A family's maker from one function per difficulty."""
+
+    def make(rng: random.Random, difficulty: int, size: int) -> Problem:
+        return levels[difficulty - 1](rng, size)
+
+    return make
 
 
 @dataclass(frozen=True, kw_only=True)
