@@ -106,7 +106,7 @@ def summarise(
         set_name: Name of the evaluated set.
         step: Training step of the weights.
         ks: pass@k is reported for these; each at most the number of samples.
-        seed: Of the resampling; every figure derives its own.
+        seed: Of the resampling; every slice derives its own.
 
     Returns:
         JSON values: {"set", "step", "num_problems", "num_samples", "overall": {metric: interval},
@@ -123,8 +123,10 @@ def summarise(
     levels = sorted({r.difficulty for r in results if r.difficulty is not None})
 
     def figures(part: Sequence[ProblemResult], *coordinates: str) -> dict[str, Any]:
+        # One seed for all metrics of a slice: two names of one quantity (pass@1, avg@n) then have one interval.
+        part_seed = seed_for(seed, set_name, *coordinates)
         return {
-            name: asdict(bootstrap_mean([score(r) for r in part], seed=seed_for(seed, set_name, *coordinates, name)))
+            name: asdict(bootstrap_mean([score(r) for r in part], seed=part_seed))
             for name, score in _scores(num_samples, ks, greedy=results[0].greedy_correct is not None).items()
         }
 

@@ -69,6 +69,16 @@ def test_easy_term_of_the_code_is_larger_than_the_papers(num_correct, factor):
     assert weight["code"] / weight["paper"] == pytest.approx(factor, abs=0.01)
 
 
+def test_both_terms_of_the_code_carry_its_epsilon():
+    correct = flags_of(1, 64)
+    weights = [
+        float(agrae(torch.ones(1, 64), correct, batch_accuracy=omega, variant="code")[0, -1]) for omega in (1.0, 0.0)
+    ]
+    # sqrt(p) = 1/8. With ω = 1 only the hard term counts, and Eq. 13 with w = 1 leaves it: 1 / (2 · (1/8 + 1e-6)).
+    # With ω = 0 Eq. 13 silences positives.
+    assert weights == pytest.approx([1 / (0.25 + 2e-6), 0.0], rel=1e-6)
+
+
 @DRAWN
 @given(st.integers(1, 15), st.floats(0, 1))
 def test_sample_level_mass(num_correct, omega):

@@ -114,6 +114,7 @@ def test_summary_without_greedy_and_independent_of_order():
     results = [result(i, i % 5, difficulty=1 + i % 12) for i in range(40)]
     summary = summarise(results, set_name="gym", step=0, ks=[1], seed=0)
     assert "greedy" not in summary["overall"]
+    assert summary["overall"]["pass@1"] == pytest.approx(summary["overall"]["avg@4"], abs=1e-12)
     assert list(summary["by_difficulty"]) == [str(d) for d in range(1, 13)]
     assert summarise(results[::-1], set_name="gym", step=0, ks=[1], seed=0) == summary
     assert summarise(results, set_name="gym", step=0, ks=[1], seed=1) != summary

@@ -50,6 +50,13 @@ def test_no_scored_rollout_is_nan_not_zero():
     assert figures["group/mixed_frac"] == figures["group/all_wrong_frac"] == 0
 
 
+def test_the_flag_of_an_unscored_rollout_does_not_make_a_group_mixed():
+    correct = BATCH["correct"].clone()
+    rewards = BATCH["rewards"].clone()
+    correct[2, 0], rewards[2, 0] = True, math.nan
+    assert group_metrics(**{**BATCH, "correct": correct, "rewards": rewards})["group/all_wrong_frac"] == 1 / 4
+
+
 def test_shapes_must_agree_and_hold_something():
     with pytest.raises(ValueError, match=r"shapes are \[\(4, 1\), \(4, 2\)\]"):
         group_metrics(**{**BATCH, "lengths": torch.zeros(4, 1, dtype=torch.long)})
