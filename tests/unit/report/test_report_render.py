@@ -214,9 +214,9 @@ def test_broken_files_become_notes_and_the_rest_is_shown(run):
 
 
 def test_metrics_of_one_step_are_merged_and_nulls_left_out(run):
-    lines = [{"step": 1, "reward/mean": None}, {"step": 1, "time/step_s": 2}, {"step": 0, "reward/mean": 0.5}]
+    lines = [{"step": 1, "reward/mean": 1, "reward/std": None}, {"step": 1, "time/step_s": 2}, {"step": 0}]
     write_lines(run.metrics, lines)
-    assert read_run(run.path).metrics == {0: {"reward/mean": 0.5}, 1: {"time/step_s": 2.0}}
+    assert read_run(run.path).metrics == {0: {}, 1: {"reward/mean": 1.0, "time/step_s": 2.0}}
 
 
 def test_the_same_run_gives_the_same_page(run):
