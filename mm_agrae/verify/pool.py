@@ -103,7 +103,7 @@ class VerifierPool:
         self._workers: list[_Worker] = []
         self._is_closed = False
         # Also at the end of an interpreter that never called close: no process outlives its pool.
-        self._end = weakref.finalize(self, _close_all, self._workers)
+        weakref.finalize(self, _close_all, self._workers)
 
     def __enter__(self) -> VerifierPool:
         return self

@@ -25,6 +25,8 @@ _LATEX = LatexExtractionConfig(
     ),
 )
 
+_FAR = 1e-5  # wider than the six decimals to which math-verify rounds, so that nothing it would accept is lost
+
 
 class _UnreadableError(Exception):
     """A form that the grammar does not read; its text is the rule to name."""
@@ -40,6 +42,8 @@ def compare(comparison: Comparison) -> Outcome:
         answer = _read(comparison.answer, "unreadable_answer")
         if comparison.tolerance is not None:
             return Outcome(equal=_close(target[0], answer[0], comparison.tolerance), rule="evaluated")
+        if _far_apart(target[0], answer[0]):
+            return Outcome(equal=False, rule="value")
         return Outcome(equal=bool(verify(target, answer, timeout_seconds=None)), rule="algebra")
     except _UnreadableError as error:
         return Outcome(equal=False, rule=str(error))
@@ -54,6 +58,23 @@ def _read(form: str, rule: str) -> list[Expr]:
     if not parsed:
         raise _UnreadableError(rule)
     return parsed
+
+
+def _far_apart(target: Expr, answer: Expr) -> bool:
+    """Whether both are constants of clearly different value.
+
+    Simplifying a difference that is not zero can take for ever; its value is found in milliseconds.
+    """
+    for side in (target, answer):
+        if not isinstance(side, Expr) or side.free_symbols:
+            return False
+    there, here = target.evalf(), answer.evalf()
+    if not (there.is_finite and here.is_finite):
+        return False
+    try:
+        return abs(complex(there) - complex(here)) > _FAR * max(1.0, abs(complex(there)))
+    except (TypeError, OverflowError):  # no value that a float can hold; algebra may still know
+        return False
 
 
 def _close(target: Expr, answer: Expr, tolerance: float) -> bool:

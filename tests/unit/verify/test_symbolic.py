@@ -26,6 +26,13 @@ def test_different_by_algebra(answer, target):
     assert not compare(Comparison(answer=answer, target=target)).equal
 
 
+def test_constants_of_different_value_are_not_simplified():
+    stubborn = Comparison(answer="\\sqrt{3.5\\sqrt{\\sqrt{2}}}", target="\\ln(7)")  # simplify was not done in 30 s
+    assert compare(stubborn).rule == "value"
+    assert compare(Comparison(answer="1.41421356", target="\\sqrt{2}")).equal
+    assert not compare(Comparison(answer="1.414", target="\\sqrt{2}")).equal
+
+
 def test_a_tolerance_compares_values():
     assert compare(Comparison(answer="5\\sqrt{2}", target="7.1", tolerance=0.05)).equal
     assert not compare(Comparison(answer="5\\sqrt{3}", target="7.1", tolerance=0.05)).equal
