@@ -1,0 +1,87 @@
+"""Log-probabilities of completions under the policy, without ever holding logits of a whole batch.
+
+Shapes: K (position, target) pairs, H hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mm_agrae.policy.layout import Layout
+from mm_agrae.policy.load import Policy
+
+# Pairs per piece of the head: bounds the logits alive at a time to this many rows of the vocabulary.
+HEAD_CHUNK = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScores:
+    """Of every target: its log-probability (nats, with gradient) and the entropy (nats, without) where it was drawn."""
+
+    logprobs: Float[Tensor, " K"]
+    entropy: Float[Tensor, " K"]
+
+
+def score(policy: Policy, layout: Layout, *, temperature: float = 1.0) -> TokenScores:
+    """Log-probability of every target of a layout.
+
+    Args:
+        policy: The model; call under torch.no_grad() where no gradient is wanted.
+        layout: Rows of prompts with their completions.
+        temperature: Divides the logits, as it did when sampling.
+
+    Returns:
+        Scores in the order of layout.targets.
+    """
+    layout = layout.to(policy.device)
+    with policy.arithmetic():
+        hidden = hidden_states(policy, layout)
+        picked = hidden.reshape(-1, hidden.shape[-1])[layout.sources]  # [K, H]
+        pieces = [
+            _score_chunk(policy, states, targets, temperature)
+            for states, targets in zip(picked.split(HEAD_CHUNK), layout.targets.split(HEAD_CHUNK), strict=True)
+        ]
+    return TokenScores(
+        logprobs=torch.cat([logprobs for logprobs, _ in pieces]),
+        entropy=torch.cat([entropy for _, entropy in pieces]),
+    )
+
+
+def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "B T H"]:
+    """Last hidden states of the rows."""
+    inputs = {"input_ids": layout.input_ids, "attention_mask": layout.mask, "position_ids": layout.position_ids}
+    if layout.mm_token_type_ids is not None:
+        inputs["mm_token_type_ids"] = layout.mm_token_type_ids
+    if layout.pixel_values is not None and layout.image_grid_thw is not None:
+        inputs |= {"pixel_values": layout.pixel_values, "image_grid_thw": layout.image_grid_thw}
+    return policy.backbone(**inputs, use_cache=False).last_hidden_state
+
+
+def logits_of(policy: Policy, states: Float[Tensor, "K H"], temperature: float) -> Float[Tensor, "K V"]:
+    """Logits in fp32 at a temperature, placeholders at minus infinity. Sampling and training both come through here."""
+    logits = policy.head(states).float()
+    if policy.banned_token_ids:
+        banned = torch.tensor(policy.banned_token_ids, device=logits.device)
+        logits = logits.index_fill(-1, banned, float("-inf"))
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _score_chunk(policy: Policy, states: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and states.requires_grad:
+        # Keeping the logits of every chunk for the backward pass would be the largest tensor of the whole step.
+        return checkpoint(_head, policy, states, targets, temperature, use_reentrant=False)
+    return _head(policy, states, targets, temperature)
+
+
+def _head(policy: Policy, states: Tensor, targets: Int[Tensor, " K"], temperature: float) -> tuple[Tensor, Tensor]:
+    log_softmax = logits_of(policy, states, temperature).log_softmax(dim=-1)  # [K, V]
+    logprobs = log_softmax.gather(1, targets[:, None])[:, 0]
+    with torch.no_grad():
+        # xlogy-like: a banned id has probability 0 and log-probability -inf, and must count 0.
+        entropy = torch.special.entr(log_softmax.exp()).sum(dim=-1)
+    return logprobs, entropy

@@ -1,0 +1,283 @@
+"""Load a model folder or hub id into a Policy: model, tokenizer, image processor, and the ids that matter."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mm_agrae.config.schema import ModelConfig
+from mm_agrae.errors import ConfigError
+from mm_agrae.policy.torchvision_ops import import_torchvision
+
+import_torchvision()
+import transformers  # noqa: E402 - after torchvision can be imported
+
+# The families whose vision layout (one placeholder per merged patch, three rotary rows) this code speaks.
+VISION_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+# None of these may be sampled: a sampled placeholder would be taken for an image that is not there.
+PLACEHOLDERS = (
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|vision_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A model with everything needed to render prompts for it, sample from it and train it.
+
+    Attributes:
+        model: The transformers (or peft) model, on its device, weights in fp32.
+        tokenizer: Its tokenizer.
+        image_processor: Its image processor; None for a text model.
+        image_token_id: Placeholder of one visual token; None for a text model.
+        banned_token_ids: Ids that are never sampled and have probability 0 in training too.
+        eos_token_ids: Ids that end a completion.
+        precision: Arithmetic of forward and backward.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    image_processor: Any | None
+    image_token_id: int | None
+    banned_token_ids: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]
+    precision: str
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes images."""
+        return self.image_processor is not None
+
+    @property
+    def inner(self) -> Any:
+        """The transformers model, adapters inside."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model  # type: ignore[operator]
+
+    @property
+    def backbone(self) -> Any:
+        """Everything before the language-model head."""
+        return self.inner.base_model
+
+    @property
+    def head(self) -> nn.Module:
+        return self.inner.get_output_embeddings()
+
+    def trainable(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """The precision of forward passes; weights stay fp32."""
+        if self.precision == "bf16":
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                yield
+        else:
+            yield
+
+    @contextlib.contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """The initial policy of a LoRA run: the same model with its adapters off."""
+        with self.model.disable_adapter():  # type: ignore[operator]
+            yield
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a setting means.
+
+    Raises:
+        ConfigError: If CUDA is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "model.device is cuda, but torch sees no CUDA device. Install a CUDA build of torch and a driver, or set "
+            "model.device=cpu."
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """The arithmetic a setting means on a device.
+
+    Raises:
+        ConfigError: If bf16 is asked for without CUDA.
+    """
+    if name == "bf16" and device.type != "cuda":
+        raise ConfigError(
+            f"model.precision is bf16, but the device is {device.type} and bf16 needs CUDA. "
+            "Run on a GPU, or set model.precision=fp32."
+        )
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def load_policy(config: ModelConfig, device: torch.device | None = None, *, weights: Path | None = None) -> Policy:
+    """Load a policy.
+
+    Args:
+        config: Which model, and how.
+        device: Where to; None picks it by the config.
+        weights: Folder of a checkpoint whose weights replace those of config.path; tokenizer and processor stay.
+
+    Raises:
+        ConfigError: The folder is no model, or one this trainer cannot serve; the message says which and what to do.
+    """
+    device = device or pick_device(config.device)
+    precision = pick_precision(config.precision, device)
+    model_config = _read_config(config.path)
+    sees = hasattr(model_config, "vision_config")
+    _check_family(model_config, sees)
+    source = config.path if weights is None or config.lora else str(weights)
+    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa")
+    tokenizer, image_processor = _load_tokenizer(config.path, sees)
+    _freeze(model, config.freeze, sees)
+    if config.lora:
+        model = _with_adapters(model, config, weights)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"model.freeze {list(config.freeze)} leaves nothing to train. Free at least one part.")
+    model.to(device)
+    model.eval()  # no dropout: rollout and update must see the same function
+    return Policy(
+        model=model,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        image_token_id=getattr(model_config, "image_token_id", None) if sees else None,
+        banned_token_ids=_banned(tokenizer),
+        eos_token_ids=_eos(model, tokenizer),
+        precision=precision,
+    )
+
+
+def save_weights(policy: Policy, folder: Path) -> None:
+    """Write the weights (of a LoRA run: the adapters) as an ordinary transformers or peft folder."""
+    policy.model.save_pretrained(folder)  # type: ignore[operator]
+
+
+def save_model_folder(policy: Policy, folder: Path) -> None:
+    """Write everything another program needs to load the model: weights with adapters merged, tokenizer, processor."""
+    model: Any = policy.model
+    if hasattr(model, "peft_config"):
+        model.merge_adapter()
+        try:
+            clean = {name.replace(".base_layer", ""): tensor for name, tensor in policy.inner.state_dict().items()}
+            kept = {name: tensor for name, tensor in clean.items() if "lora_" not in name}
+            policy.inner.save_pretrained(folder, state_dict=kept)
+        finally:
+            model.unmerge_adapter()
+    else:
+        model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    if policy.image_processor is not None:
+        transformers.AutoProcessor.from_pretrained(model.config._name_or_path).save_pretrained(folder)
+
+
+def _read_config(path: str) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.path {path!r} is no model that can be loaded: {error}\n"
+            "Give a local model folder with a config.json, or a Hugging Face hub id that this machine can reach."
+        ) from error
+
+
+def _check_family(config: Any, sees: bool) -> None:
+    if sees and config.model_type not in VISION_FAMILIES:
+        raise ConfigError(
+            f"model type is {config.model_type!r}, but images are supported for {', '.join(VISION_FAMILIES)}. "
+            "Choose a model of these families, or a text model for text problems."
+        )
+    text = config.get_text_config()
+    other = sorted({kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"})
+    if other:
+        raise ConfigError(
+            f"model type {config.model_type!r} has layers of kind {', '.join(other)}, but only full attention can share "
+            "a prompt between completions. Choose a model whose layers all attend to everything."
+        )
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(text, name, None) not in (None, 1, 1.0):
+            raise ConfigError(
+                f"model type {config.model_type!r} changes its logits ({name}={getattr(text, name)}), which the "
+                "log-probabilities here would miss. Choose a model without it."
+            )
+
+
+def _load_tokenizer(path: str, sees: bool) -> tuple[Any, Any | None]:
+    if not sees:
+        return transformers.AutoTokenizer.from_pretrained(path), None
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(path)
+        return processor.tokenizer, processor.image_processor
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"model.path {path!r} has a vision tower but no processor that can be loaded: {error}\n"
+            "Add the processor's files (processor_config.json, tokenizer.json) to the folder."
+        ) from error
+
+
+def _freeze(model: Any, parts: tuple[str, ...], sees: bool) -> None:
+    if not sees and {"vision", "connector"} & set(parts):
+        raise ConfigError(f"model.freeze is {list(parts)}, but a text model has no vision part. Remove it.")
+    for part in parts:
+        for name, parameter in model.named_parameters():
+            if _part_of(name, sees) == part:
+                parameter.requires_grad_(False)
+
+
+def _part_of(name: str, sees: bool) -> str:
+    if not sees or ".visual." not in f".{name}":
+        return "language"
+    return "connector" if "merger" in name else "vision"
+
+
+def _with_adapters(model: Any, config: ModelConfig, weights: Path | None) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError("model.lora needs the peft package. Install it: pip install 'mm-agrae[peft]'.") from error
+    assert config.lora is not None
+    if weights is not None:
+        return peft.PeftModel.from_pretrained(model, weights, is_trainable=True)
+    names = "|".join(config.lora.target_modules)
+    settings = peft.LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=0.0,
+        # Only the language model: the vision tower has layers of the same names.
+        target_modules=rf"^(?!.*visual).*\.({names})$",
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, settings)
+
+
+def _banned(tokenizer: Any) -> tuple[int, ...]:
+    vocabulary = tokenizer.get_vocab()
+    return tuple(sorted(vocabulary[token] for token in PLACEHOLDERS if token in vocabulary))
+
+
+def _eos(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    stated = model.generation_config.eos_token_id
+    ids = set(stated if isinstance(stated, list) else [stated]) | {tokenizer.eos_token_id}
+    ids.discard(None)
+    if not ids:
+        raise ConfigError("the model names no end-of-text token. Set eos_token_id in its generation_config.json.")
+    return tuple(sorted(ids))

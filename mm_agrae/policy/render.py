@@ -1,0 +1,148 @@
+"""Prompt -> RenderedPrompt: the one place where an image becomes patches and placeholders.
+
+Rollout, training and evaluation consume the result unchanged, so an image has one size, one token count and one set of
+positions in the whole run. Every count is checked here, before any model sees the prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mm_agrae.config.schema import ImageConfig
+from mm_agrae.data.images import open_image
+from mm_agrae.errors import ConfigError, DataError
+from mm_agrae.policy.load import Policy
+from mm_agrae.policy.torchvision_ops import import_torchvision
+from mm_agrae.records import Prompt, RenderedPrompt
+
+import_torchvision()
+from qwen_vl_utils.vision_process import smart_resize  # noqa: E402 - after torchvision can be imported
+
+
+def render(policy: Policy, prompt: Prompt, images: ImageConfig) -> RenderedPrompt:
+    """Tokenise a prompt and turn its images into patches.
+
+    Args:
+        policy: Whose tokenizer, image processor and positions are used.
+        prompt: Chat messages with image parts.
+        images: The pixel budget.
+
+    Raises:
+        DataError: An image cannot be decoded, or the text holds placeholder tokens of its own.
+        ConfigError: The prompt has images and the model takes none.
+    """
+    sample = prompt.sample
+    if sample.images and not policy.sees:
+        raise ConfigError(
+            f"sample {sample.id!r} has {len(sample.images)} images, but the model takes text only. "
+            "Choose a vision-language model, or a data set without images."
+        )
+    unexpanded = _tokenise(policy, prompt)
+    if not sample.images:
+        positions = torch.arange(len(unexpanded))[None].expand(3 if policy.sees else 1, -1)
+        types = torch.zeros(len(unexpanded), dtype=torch.long) if policy.sees else None
+        return _record(prompt, unexpanded, unexpanded, positions, len(unexpanded), types, None, None)
+    pixel_values, grid = _patches(policy, prompt, images)
+    counts = (grid.prod(dim=1) // policy.image_processor.merge_size**2).tolist()  # type: ignore[union-attr]
+    token_ids = _expand(unexpanded, policy.image_token_id, counts)
+    types = (torch.tensor(token_ids) == policy.image_token_id).long()
+    positions, delta = policy.backbone.get_rope_index(
+        torch.tensor([token_ids]), mm_token_type_ids=types[None], image_grid_thw=grid
+    )
+    next_position = len(token_ids) + int(delta)
+    return _record(prompt, token_ids, unexpanded, positions[:, 0], next_position, types, pixel_values, grid)
+
+
+def _tokenise(policy: Policy, prompt: Prompt) -> list[int]:
+    messages: list[Any] = [dict(message) for message in prompt.messages]
+    if not policy.sees:  # the templates of text models take strings
+        for message in messages:
+            message["content"] = "".join(part["text"] for part in message["content"])
+    text = policy.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = policy.tokenizer.encode(text, add_special_tokens=False)
+    expected = len(prompt.sample.images)
+    if policy.image_token_id is not None and ids.count(policy.image_token_id) != expected:
+        raise DataError(
+            f"sample {prompt.sample.id!r} has {expected} images, but its rendered text holds "
+            f"{ids.count(policy.image_token_id)} image placeholders: the question contains the placeholder token itself, "
+            "or the chat template drops images. Mend the question or the template."
+        )
+    return ids
+
+
+def _patches(policy: Policy, prompt: Prompt, images: ImageConfig) -> tuple[Tensor, Tensor]:
+    processor = policy.image_processor
+    assert processor is not None
+    factor = processor.patch_size * processor.merge_size
+    if images.max_pixels < factor * factor:
+        raise ConfigError(
+            f"images.max_pixels is {images.max_pixels}, but one visual token of this model covers {factor}x{factor} "
+            f"pixels. Set it to at least {factor * factor}."
+        )
+    pictures = [
+        _fit(open_image(data, prompt.sample.id), factor, images, prompt.sample.id) for data in prompt.sample.images
+    ]
+    made = processor(images=pictures, do_resize=False, return_tensors="pt")
+    return made["pixel_values"].float(), made["image_grid_thw"]
+
+
+def _fit(picture: Image.Image, factor: int, images: ImageConfig, sample_id: str) -> Image.Image:
+    try:
+        height, width = smart_resize(
+            picture.height, picture.width, factor, min_pixels=images.min_pixels, max_pixels=images.max_pixels
+        )
+    except ValueError as error:
+        raise DataError(
+            f"sample {sample_id!r} has an image of {picture.width}x{picture.height} pixels: {error}. "
+            "Crop the image or remove the sample."
+        ) from error
+    if (width, height) == picture.size:
+        return picture
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _expand(token_ids: list[int], image_token_id: int | None, counts: list[int]) -> list[int]:
+    """One placeholder per image -> one per visual token."""
+    remaining = iter(counts)
+    expanded: list[int] = []
+    for token in token_ids:
+        expanded.extend([token] * next(remaining) if token == image_token_id else [token])
+    return expanded
+
+
+def _record(
+    prompt: Prompt,
+    token_ids: list[int],
+    unexpanded: list[int],
+    positions: Tensor,
+    next_position: int,
+    types: Tensor | None,
+    pixel_values: Tensor | None,
+    grid: Tensor | None,
+) -> RenderedPrompt:
+    return RenderedPrompt(
+        prompt=prompt,
+        token_ids=tuple(token_ids),
+        unexpanded_token_ids=tuple(unexpanded),
+        position_ids=positions.contiguous(),
+        next_position=next_position,
+        mm_token_type_ids=types,
+        pixel_values=pixel_values,
+        image_grid_thw=grid,
+        content_hash=_hash(token_ids, positions, pixel_values, grid),
+    )
+
+
+def _hash(token_ids: list[int], positions: Tensor, pixel_values: Tensor | None, grid: Tensor | None) -> str:
+    digest = hashlib.blake2b(np.asarray(token_ids, dtype=np.int64).tobytes(), digest_size=16)
+    for tensor in (positions, pixel_values, grid):
+        if tensor is not None:
+            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
