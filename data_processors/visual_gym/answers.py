@@ -83,7 +83,7 @@ def three_distractors(rng: random.Random, right: Answer, mistakes: Iterable[str]
     if right.kind == "integer":
         value = int(right.text)
         near = [value + step for step in rng.sample((-10, -5, -2, 2, 5, 10), 6)]
-        wrong += [str(other) for other in near if other * value > 0 and str(other) not in wrong]
+        wrong += [str(other) for other in near if other * value >= 0 and other and str(other) not in wrong]
     if len(wrong) < 3:
         raise ValueError(f"only {len(wrong)} distractors for {right.text!r}, but a choice needs 3")
     return [right.text, *wrong[:3]]

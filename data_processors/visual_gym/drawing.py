@@ -82,16 +82,22 @@ class Canvas:
         self._draw.pieslice(self._box(centre, radius), *angles, fill=fill, outline=WHITE, width=self._scale)
 
     def text(self, at: Point, words: str, *, size: float, anchor: str = "mm", fill: Colour = INK) -> None:
-        """Words with a white rim, so that a line behind them never makes them unreadable."""
-        self._draw.text(
-            (at[0] * self._scale, at[1] * self._scale),
-            words,
-            font=font(size * self._scale),
-            anchor=anchor,
-            fill=fill,
-            stroke_width=2 * self._scale,
-            stroke_fill=WHITE,
-        )
+        """Words with a white rim, so that a line behind them never makes them unreadable.
+
+        The anchor is "l", "m" or "r" and then "m": the left end, the middle or the right end of the words.
+        """
+        face, x, y = font(size * self._scale), at[0] * self._scale, at[1] * self._scale
+        # The font has no minus sign and its hyphen is too short to be read as one: it is drawn, as wide as a plus.
+        gap = face.getlength("+")
+        widths = [face.getlength(part) for part in words.split("-")]
+        x -= (sum(widths) + gap * (len(widths) - 1)) * {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]]
+        for index, (part, width) in enumerate(zip(words.split("-"), widths, strict=True)):
+            if index:
+                self._draw.line([(x + 0.15 * gap, y), (x + 0.85 * gap, y)], fill=fill, width=round(1.4 * self._scale))
+                x += gap
+            rim = 2 * self._scale
+            self._draw.text((x, y), part, font=face, anchor="lm", fill=fill, stroke_width=rim, stroke_fill=WHITE)
+            x += width
 
     def plain_text(self, at: Point, words: str, *, size: float, fill: Colour) -> None:
         """Centred words without a rim, for coloured ground."""
@@ -104,7 +110,7 @@ class Canvas:
 
 
 def text_width(words: str, size: float) -> float:
-    return float(font(size).getlength(words))
+    return float(font(size).getlength(words.replace("-", "+")))
 
 
 def _between(start: Point, end: Point, share: float) -> Point:

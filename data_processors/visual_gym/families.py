@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from data_processors.visual_gym import (
+    bar_charts,
+    counting,
     geometry_angles,
     geometry_areas,
     geometry_circles,
     geometry_lengths,
     geometry_lines,
     geometry_similar,
+    line_charts,
+    lines,
+    parabolas,
+    shares,
     small_charts,
     small_counting,
 )
@@ -31,6 +37,12 @@ CHOICE_SHARE = 0.25  # of the problems whose family offers choices
 FAMILIES: dict[str, Family] = {
     **small_counting.FAMILIES,
     **small_charts.FAMILIES,
+    **counting.FAMILIES,
+    **bar_charts.FAMILIES,
+    **line_charts.FAMILIES,
+    **shares.FAMILIES,
+    **lines.FAMILIES,
+    **parabolas.FAMILIES,
     **geometry_angles.FAMILIES,
     **geometry_lines.FAMILIES,
     **geometry_lengths.FAMILIES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from math import atan2, cos, degrees, hypot, pi, sin, tan
+from math import atan2, cos, degrees, hypot, pi, sin
 
 from data_processors.visual_gym.drawing import INK, Canvas, Point, text_width
 
@@ -76,6 +76,13 @@ class Figure:
             along = _unit((x - origin[0], y - origin[1]))
             self.write((x + along[0] * 0.05 * self.size, y + along[1] * 0.05 * self.size), name)
 
+    def name_on_side(self, name: str, side: str, *, inside: Point) -> None:
+        """Write the name of a point on a side square to it, on the side away from the place `inside`."""
+        a, b = self.at[side[0]], self.at[side[1]]
+        normal = _normal(a, b, inside)
+        x, y = self.at[name]
+        self.write((x + normal[0] * 0.05 * self.size, y + normal[1] * 0.05 * self.size), name)
+
     def write(self, at: Point, words: str) -> None:
         self.canvas.text(at, words, size=TEXT * self.size)
 
@@ -88,9 +95,7 @@ class Figure:
         self._lengths[side] = words
         (ax, ay), (bx, by) = self.at[side[0]], self.at[side[1]]
         mid = ((ax + bx) / 2, (ay + by) / 2)
-        normal = _unit((by - ay, ax - bx))
-        if (inside[0] - mid[0]) * normal[0] + (inside[1] - mid[1]) * normal[1] > 0:
-            normal = (-normal[0], -normal[1])
+        normal = _normal((ax, ay), (bx, by), inside)
         # The box of the words must clear the line: half its extent along the normal, and a little air.
         half = (text_width(words, TEXT * self.size) / 2, TEXT * self.size / 2)
         away = abs(normal[0]) * half[0] + abs(normal[1]) * half[1] + 0.018 * self.size
@@ -131,11 +136,11 @@ class Figure:
                 x, y = (a[0] + b[0]) / 2 + along[0] * shift, (a[1] + b[1]) / 2 + along[1] * shift
                 self.canvas.line([(x - across[0], y - across[1]), (x + across[0], y + across[1])], width=1.5)
 
-    def arrow(self, side: str) -> None:
-        """Mark a line as parallel with an arrow head three quarters along it."""
+    def arrow(self, side: str, *, share: float = 0.75) -> None:
+        """Mark a line as parallel with an arrow head at a share of its length."""
         a, b = self.at[side[0]], self.at[side[1]]
         along = _unit(_minus(b, a))
-        tip = (a[0] + (b[0] - a[0]) * 0.75, a[1] + (b[1] - a[1]) * 0.75)
+        tip = (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share)
         for turn in (2.6, -2.6):
             x, y = _turn(along, turn)
             self.canvas.line([tip, (tip[0] + x * 0.035 * self.size, tip[1] + y * 0.035 * self.size)], width=1.6)
@@ -153,13 +158,13 @@ class Figure:
         return first, first + (second - first) % (2 * pi)
 
     def _write_in_angle(self, vertex: Point, directions: tuple[float, float], words: str, radius: float) -> None:
-        start, end = directions
-        middle, half = (start + end) / 2, (end - start) / 2
-        width, height = text_width(words, TEXT * self.size) / 2, TEXT * self.size / 2
-        # Far enough out that the words' box fits between the arms, but never out of the angle's neighbourhood.
-        reach = hypot(width, height) / tan(min(half, 1.3)) * 0.75 + abs(cos(middle)) * width + abs(sin(middle)) * height
-        distance = max(radius * self.size + 0.02 * self.size + abs(cos(middle)) * width + abs(sin(middle)) * height, 0)
-        distance = min(max(distance, reach), 0.26 * self.size)
+        middle, half = sum(directions) / 2, (directions[1] - directions[0]) / 2
+        box = text_width(words, TEXT * self.size) / 2, TEXT * self.size / 2
+        # The words' box must clear both arms, and the arc.
+        arms = max(abs(sin(arm)) * box[0] + abs(cos(arm)) * box[1] for arm in directions)
+        between = (arms + 0.012 * self.size) / sin(min(half, pi / 2))
+        beyond = (radius + 0.02) * self.size + abs(cos(middle)) * box[0] + abs(sin(middle)) * box[1]
+        distance = min(max(between, beyond), 0.3 * self.size)
         self.write((vertex[0] + cos(middle) * distance, vertex[1] + sin(middle) * distance), words)
 
 
@@ -185,6 +190,13 @@ def _turn(point: Point, turn: float) -> Point:
 
 def _minus(a: Point, b: Point) -> Point:
     return a[0] - b[0], a[1] - b[1]
+
+
+def _normal(a: Point, b: Point, inside: Point) -> Point:
+    """The unit normal of the line through a and b that points away from the place `inside`."""
+    normal = _unit((b[1] - a[1], a[0] - b[0]))
+    is_towards = (inside[0] - a[0]) * normal[0] + (inside[1] - a[1]) * normal[1] > 0
+    return (-normal[0], -normal[1]) if is_towards else normal
 
 
 def _unit(vector: Point) -> Point:

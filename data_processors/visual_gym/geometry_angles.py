@@ -69,12 +69,14 @@ def _sum_exterior(rng: random.Random, size: int) -> Problem:
     figure.angle("CAB", f"{a}°")
     figure.angle("BCA", f"{c}°")
     figure.angle("CBD", "x°")
-    figure.name_points("ABCD", centre=figure.middle("ABC"))
+    figure.name_points("ACD", centre=figure.middle("ABC"))
+    figure.name_points("B", centre="C")
     return find_x(
         figure,
         a + c,
         working=f"The exterior angle is the sum of the two opposite angles: x = {a} + {c} = {a + c}.",
-        description=f"In triangle ABC, angle A = {a}° and angle C = {c}°. AB is extended beyond B to D; angle CBD = x°.",
+        description=f"In triangle ABC, angle A = {a}° and angle C = {c}°. AB is extended beyond B to D; "
+        "angle CBD = x°.",
         mistakes=(b, 180 - a, 180 - c),
     )
 
@@ -128,16 +130,18 @@ def _sum_two_triangles(rng: random.Random, size: int) -> Problem:
     reach = a_at[1] * tan(left * pi / 180 - (pi / 2 - b * pi / 180))
     figure = Figure({"A": a_at, "B": b_at, "C": c_at, "D": (a_at[0] + reach, 0.0)}, size, turn=any_turn(rng))
     figure.lines("ABCA", "AD")
+    figure.name_on_side("D", "BC", inside=figure.at["A"])
     figure.angle("ABC", f"{b}°")
     figure.angle("BAD", f"{left}°", radius=0.1)
     figure.angle("BCA", f"{c}°")
     figure.angle("DAC", "x°", radius=0.12)
-    figure.name_points("ABCD", centre=figure.middle("ABC"))
+    figure.name_points("ABC", centre=figure.middle("ABC"))
     return find_x(
         figure,
         x,
         working=f"Angle ADC = {b} + {left} = {b + left}, so x = 180 - {b + left} - {c} = {x}.",
-        description=f"In triangle ABC, D lies on BC. Angle B = {b}°, angle BAD = {left}°, angle C = {c}°, angle DAC = x°.",
+        description=f"In triangle ABC, D lies on BC. Angle B = {b}°, angle BAD = {left}°, angle C = {c}°, "
+        "angle DAC = x°.",
         mistakes=(180 - b - c, 180 - left - c, b + left, 180 - b - left),
     )
 
@@ -152,7 +156,9 @@ def _isosceles(rng: random.Random, size: int, base: int, *, extended: bool = Fal
     figure = Figure(points, size, turn=any_turn(rng))
     figure.lines("ABCA", *(["BD"] if extended else []))
     figure.ticks("AC", "BC")
-    figure.name_points("ABCD" if extended else "ABC", centre=figure.middle("ABC"))
+    figure.name_points("ACD" if extended else "ABC", centre=figure.middle("ABC"))
+    if extended:
+        figure.name_points("B", centre="C")
     return figure
 
 
@@ -222,11 +228,12 @@ def _isosceles_twice(rng: random.Random, size: int) -> Problem:
     points = {"B": (0.0, 0.0), "C": (2 * cos(slope), 0.0), "A": (cos(slope), sin(slope))}
     figure = Figure({**points, "D": (1 / (2 * cos(slope)), 0.0)}, size, turn=any_turn(rng))
     figure.lines("ABCA", "AD")
+    figure.name_on_side("D", "BC", inside=figure.at["A"])
     figure.ticks("AB", "AC")
     figure.ticks("AD", "BD", count=2)
     figure.angle("BCA", f"{base}°")
     figure.angle("DAC", "x°")
-    figure.name_points("ABCD", centre=figure.middle("ABC"))
+    figure.name_points("ABC", centre=figure.middle("ABC"))
     return find_x(
         figure,
         180 - 3 * base,

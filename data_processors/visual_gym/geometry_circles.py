@@ -83,7 +83,9 @@ def _slice(rng: random.Random, size: int, radius: int, angle: int, label: str) -
     figure.length("OA", str(radius), inside=figure.middle("AB") if angle < 180 else rim[STEPS // 2])
     if angle == 90:
         figure.right_angle("AOB")
-    elif angle != 180:
+    elif angle == 180:
+        figure.dot("O")
+    else:
         figure.angle("AOB", label)
     return figure
 
@@ -191,7 +193,7 @@ def _square_rest(rng: random.Random, size: int) -> Problem:
         figure,
         f"What is the shaded area? {ask}",
         answer,
-        working=f"The square has area {side * side}, the circle of radius {r} has area {times_pi(Fraction(r * r)).text}.",
+        working=f"The square has area {side * side}, the circle of radius {r} has area {r * r}π.",
         description=f"A circle lies in a square of side {side} and touches all sides; the square outside it is shaded.",
         mistakes=mistakes,
     )

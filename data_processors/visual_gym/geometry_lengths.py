@@ -11,15 +11,16 @@ from data_processors.visual_gym.drawing import Point
 from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn
 from data_processors.visual_gym.problem import Family, Problem, by_level
 
+FIND_X = "Find the length x."
 TRIPLES = ((3, 4, 5), (5, 12, 13), (8, 15, 17), (20, 21, 29))
 
 
 def find_length(
-    figure: Figure, answer: Answer, *, working: str, description: str, mistakes: tuple[str, ...], rounded: str = ""
+    figure: Figure, answer: Answer, *, working: str, description: str, mistakes: tuple[str, ...], question: str = FIND_X
 ) -> Problem:
     """The problem of a finished figure whose unknown length is marked with an x."""
     return Problem(
-        question=f"Find the length x.{rounded}",
+        question=question,
         answer=answer,
         working=working,
         picture=figure.canvas.picture(),
@@ -105,7 +106,7 @@ def _surd_leg(rng: random.Random, size: int) -> Problem:
         working=f"x² = {c}² - {a}² = {square}, so x = {exact.text}{f' ≈ {tenth.text}' if is_rounded else ''}.",
         description=f"Triangle ABC has a right angle at C, CA = {a}, AB = {c} and CB = x.",
         mistakes=() if is_rounded else (str(c - a), f"\\sqrt{{{c * c + a * a}}}", f"\\sqrt{{{c - a}}}", str(square)),
-        rounded=" Round to 1 decimal place." if is_rounded else "",
+        question=f"{FIND_X} Round to 1 decimal place." if is_rounded else FIND_X,
     )
 
 

@@ -27,14 +27,14 @@ def _slope(rng: random.Random) -> int:
 
 def _parallels(rng: random.Random, size: int, slope: int, marks: dict[str, str]) -> tuple[Figure, str]:
     angle = slope * pi / 180
-    points: dict[str, Point] = {"L": (-1.7, 0.7), "R": (1.7, 0.7), "K": (-1.7, -0.7), "S": (1.7, -0.7)}
-    points["P"], points["Q"] = (0.7 / tan(angle), 0.7), (-0.7 / tan(angle), -0.7)
-    points["T"] = points["P"][0] + cos(angle) * 0.9, 0.7 + sin(angle) * 0.9
-    points["U"] = points["Q"][0] - cos(angle) * 0.9, -0.7 - sin(angle) * 0.9
+    points: dict[str, Point] = {"L": (-1.7, 0.85), "R": (1.7, 0.85), "K": (-1.7, -0.85), "S": (1.7, -0.85)}
+    points["P"], points["Q"] = (0.85 / tan(angle), 0.85), (-0.85 / tan(angle), -0.85)
+    points["T"] = points["P"][0] + cos(angle) * 0.75, 0.85 + sin(angle) * 0.75
+    points["U"] = points["Q"][0] - cos(angle) * 0.75, -0.85 - sin(angle) * 0.75
     figure = Figure(points, size, turn=rng.uniform(-0.35, 0.35), margin=0.08)
     figure.lines("LR", "KS", "TU")
-    figure.arrow("LR")
-    figure.arrow("KS")
+    figure.arrow("LR", share=0.93)
+    figure.arrow("KS", share=0.93)
     for arms, words in marks.items():
         figure.angle(arms, words)
     shown = " and ".join(f"the angle {WHERE[arms]} is {words}" for arms, words in marks.items())
@@ -50,7 +50,7 @@ def _equal_angles(rng: random.Random, size: int) -> Problem:
     slope, (arms, pair) = _slope(rng), _equal_pair(rng)
     figure, description = _parallels(rng, size, slope, {arms: f"{slope}°", "SQP": "x°"})
     working = f"{pair} angles at parallel lines are equal: x = {slope}."
-    return find_x(figure, slope, working=working, description=description, mistakes=(180 - slope, abs(90 - slope)))
+    return find_x(figure, slope, working=working, description=description, mistakes=(180 - slope,))
 
 
 def _interior_angles(rng: random.Random, size: int) -> Problem:
@@ -101,8 +101,8 @@ def _bend(rng: random.Random, size: int) -> Problem:
     ends = {"L": (-1.4, 0.8), "R": (1.6, 0.8), "K": (-1.4, -0.8), "S": (1.6, -0.8)}
     figure = Figure({**points, **ends}, size, turn=rng.uniform(-0.35, 0.35), margin=0.1)
     figure.lines("LR", "KS", "AEC")
-    figure.arrow("LR")
-    figure.arrow("KS")
+    figure.arrow("LR", share=0.93)
+    figure.arrow("KS", share=0.93)
     asks_bend = rng.random() < 0.5
     figure.angle("RAE", f"{a}°" if asks_bend else "x°")
     figure.angle("SCE", f"{c}°")
@@ -114,9 +114,9 @@ def _bend(rng: random.Random, size: int) -> Problem:
         figure,
         x,
         working=sides + (f"x = {a} + {c} = {x}." if asks_bend else f"x = {a + c} - {c} = {x}."),
-        description="A lies on the upper and C on the lower of two parallel lines, E between them. AE makes an angle of "
-        f"{f'{a}°' if asks_bend else 'x°'} with the upper line, CE one of {c}° with the lower line, both on the side "
-        f"of E; angle AEC = {'x°' if asks_bend else f'{a + c}°'}.",
+        description="A lies on the upper and C on the lower of two parallel lines, E between them. AE makes an angle "
+        f"of {f'{a}°' if asks_bend else 'x°'} with the upper line, CE one of {c}° with the lower line, both on "
+        f"the side of E; angle AEC = {'x°' if asks_bend else f'{a + c}°'}.",
         mistakes=(180 - x, abs(a - c), 180 - a, 180 - c, 90),
     )
 
@@ -134,7 +134,7 @@ def _circle(rng: random.Random, size: int, points: dict[str, Point], *paths: str
 
 def _arc_points(rng: random.Random, half: int) -> dict[str, Point]:
     """A and B with a central angle of 2 * half degrees, and C on the larger arc."""
-    return {"A": on_circle(-90 - half), "B": on_circle(-90 + half), "C": on_circle(90 + rng.uniform(-30, 30))}
+    return {"A": on_circle(-90 - half), "B": on_circle(-90 + half), "C": on_circle(90 + rng.uniform(-0.4, 0.4) * half)}
 
 
 def _name_centre(figure: Figure) -> None:
@@ -143,7 +143,7 @@ def _name_centre(figure: Figure) -> None:
 
 
 def _central_to_inscribed(rng: random.Random, size: int, *, reverse: bool = False) -> Problem:
-    half = rng.randint(26, 72)
+    half = rng.randint(30, 72)
     figure = _circle(rng, size, _arc_points(rng, half), "ACB", "AOB")
     central, inscribed = ("x°", f"{half}°") if reverse else (f"{2 * half}°", "x°")
     figure.angle("AOB", central)
@@ -196,7 +196,8 @@ def _cyclic_quadrilateral(rng: random.Random, size: int) -> Problem:
     return find_x(
         figure,
         180 - angle_a,
-        working=f"Opposite angles of a quadrilateral in a circle add up to 180°: x = 180 - {angle_a} = {180 - angle_a}.",
+        working="Opposite angles of a quadrilateral in a circle add up to 180°: "
+        f"x = 180 - {angle_a} = {180 - angle_a}.",
         description=f"A, B, C and D lie in this order on a circle. Angle DAB = {angle_a}°, angle BCD = x°.",
         mistakes=(angle_a, abs(90 - angle_a), 360 - 2 * angle_a, 2 * angle_a),
     )

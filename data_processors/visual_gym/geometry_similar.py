@@ -9,8 +9,10 @@ from math import acos, degrees, isqrt
 from data_processors.visual_gym.answers import integer, rational, square_root
 from data_processors.visual_gym.drawing import Point
 from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn, on_circle
-from data_processors.visual_gym.geometry_lengths import find_length
+from data_processors.visual_gym.geometry_lengths import FIND_X, find_length
 from data_processors.visual_gym.problem import Family, Problem, by_level
+
+PARALLEL = "In triangle ABC, DE is parallel to BC with D on AB and E on AC."
 
 
 def _scaled_copy(rng: random.Random, size: int) -> Problem:
@@ -38,10 +40,9 @@ def _scaled_copy(rng: random.Random, size: int) -> Problem:
         figure,
         integer(x),
         working=f"The scale factor is {factor * base} / {base} = {factor}, so x = {factor} · {side} = {x}.",
-        description=f"Triangles ABC and DEF are similar, in this order. AB = {base}, AC = {side}, DE = {factor * base}, "
-        "DF = x.",
+        description=f"Triangles ABC and DEF are similar. AB = {base}, AC = {side}, DE = {factor * base}, DF = x.",
         mistakes=(str(side + factor * base - base), str(side + factor), str(factor * base)),
-        rounded=" Triangles ABC and DEF are similar.",
+        question=f"Triangles ABC and DEF are similar. {FIND_X}",
     )
 
 
@@ -55,8 +56,8 @@ def _cut(rng: random.Random, size: int, ab: float, ac: float, *, apex: float, sh
     figure.arrow("DE")
     figure.arrow("BC")
     figure.name_points("ABC", centre=figure.middle("ABC"))
-    figure.name_points("D", centre="E")
-    figure.name_points("E", centre="D")
+    figure.name_on_side("D", "AB", inside=figure.at["C"])
+    figure.name_on_side("E", "AC", inside=figure.at["B"])
     return figure
 
 
@@ -75,8 +76,8 @@ def _cut_side(rng: random.Random, size: int) -> Problem:
         figure,
         integer(int(x)),
         working=f"DE is parallel to BC: x / {ae} = {q} / {p}, so x = {x}.",
-        description=f"In triangle ABC, D on AB and E on AC with DE parallel to BC. AD = {p}, DB = {q}, AE = {ae}, EC = x.",
-        mistakes=(str(q), str(abs(ae + q - p)), str(ae), str(int(ae + x))),
+        description=f"{PARALLEL} AD = {p}, DB = {q}, AE = {ae}, EC = x.",
+        mistakes=(str(q), str(ae + q), str(ae), str(int(ae + x))),
     )
 
 
@@ -97,7 +98,7 @@ def _cut_base(rng: random.Random, size: int) -> Problem:
         figure,
         answer,
         working=f"DE is parallel to BC: x / {base} = {p} / ({p} + {q}), so x = {answer.text}.",
-        description=f"In triangle ABC, D on AB and E on AC with DE parallel to BC. AD = {p}, DB = {q}, BC = {base}, DE = x.",
+        description=f"{PARALLEL} AD = {p}, DB = {q}, BC = {base}, DE = x.",
         mistakes=tuple(rational(Fraction(*wrong)).text for wrong in ((base * p, q), (base * q, p + q), (base * q, p))),
     )
 
@@ -142,7 +143,7 @@ def _altitude(rng: random.Random, size: int) -> Problem:
     """The altitude on the hypotenuse is the geometric mean of its parts."""
     while True:
         p, q = rng.randint(2, 12), rng.randint(2, 12)
-        if p != q and max(p, q) <= 4 * min(p, q) and isqrt(p * q) ** 2 != p * q:
+        if p != q and max(p, q) <= 3 * min(p, q) and isqrt(p * q) ** 2 != p * q:
             break
     height = (p * q) ** 0.5
     points: dict[str, Point] = {
@@ -155,7 +156,8 @@ def _altitude(rng: random.Random, size: int) -> Problem:
     figure.lines("ABCA", "CH")
     figure.right_angle("ACB")
     figure.right_angle("AHC")
-    figure.name_points("ABCH", centre=figure.middle("ABC"))
+    figure.name_points("ABC", centre=figure.middle("ABC"))
+    figure.name_on_side("H", "AB", inside=figure.at["C"])
     figure.length("AH", str(p), inside=figure.at["C"])
     figure.length("HB", str(q), inside=figure.at["C"])
     figure.length("CH", "x", inside=figure.at["A"])
@@ -164,7 +166,8 @@ def _altitude(rng: random.Random, size: int) -> Problem:
         figure,
         x,
         working=f"Triangles AHC and CHB are similar: x / {p} = {q} / x, so x² = {p * q} and x = {x.text}.",
-        description=f"Triangle ABC has a right angle at C; H is the foot of the altitude on AB. AH = {p}, HB = {q}, CH = x.",
+        description="Triangle ABC has a right angle at C; H is the foot of the altitude on AB. "
+        f"AH = {p}, HB = {q}, CH = x.",
         mistakes=(str(p * q), rational(Fraction(p + q, 2)).text, f"\\sqrt{{{p + q}}}", square_root(p * p + q * q).text),
     )
 

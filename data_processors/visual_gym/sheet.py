@@ -16,6 +16,7 @@ from mm_agrae.records import IMAGE_MARK, Sample
 GAP = 8
 LINE = 13
 LINES = 9
+SPELLED = str.maketrans({"π": "pi", "²": "^2", "≈": "=~"})  # the font lacks these
 MIN_COLUMN = 150
 
 
@@ -46,5 +47,6 @@ def _paste(sheet: Image.Image, sample: Sample, corner: tuple[int, int], width: i
     sheet.paste(picture, (x, y))
     question = sample.question.removeprefix(IMAGE_MARK).splitlines()
     words = [f"{sample.family} {sample.difficulty}: {question[0]}", "   ".join(question[1:]), f"{sample.solution}"]
+    words = [part.translate(SPELLED) for part in words]
     lines = [line for part in words for line in wrap(part, max(20, width // 6))]
     ImageDraw.Draw(sheet).multiline_text((x + 2, y + picture.height + 2), "\n".join(lines), fill=INK, font=font(11))
