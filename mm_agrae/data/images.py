@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from mm_agrae.errors import DataError
 
@@ -37,10 +37,21 @@ def open_image(data: bytes, sample_id: str) -> Image.Image:
             return upright.convert("RGB")
     # Pillow raises SyntaxError and ValueError on some broken files, and a bomb error on absurd sizes.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"sample {sample_id!r} has an image of {len(data)} bytes that cannot be decoded ({error}), but every image "
-            "must be a whole image file that Pillow can read. Replace the image, or remove the sample."
-        ) from error
+        raise DataError(_undecodable(data, sample_id, error)) from error
+
+
+def image_size(data: bytes, sample_id: str) -> tuple[int, int]:
+    """Width and height after the EXIF turn, from the header alone.
+
+    Raises:
+        DataError: If the header cannot be read.
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return image.size[::-1] if turned else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(_undecodable(data, sample_id, error)) from error
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -48,3 +59,10 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = BytesIO()
     image.save(buffer, format="PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
+
+
+def _undecodable(data: bytes, sample_id: str, error: Exception) -> str:
+    return (
+        f"sample {sample_id!r} has an image of {len(data)} bytes that cannot be decoded ({error}), but every image "
+        "must be a whole image file that Pillow can read. Replace the image, or remove the sample."
+    )

@@ -21,11 +21,19 @@ from mm_agrae.records import RenderedPrompt
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One prompt with some of its completions, each a sequence of token ids. `key` tells the caller whose they are."""
+    """One prompt with some of its completions.
+
+    Attributes:
+        prompt: Stands once, in front.
+        completions: Token ids of each completion.
+        group: The caller's number of the group.
+        first: Place of the first of these completions in its group.
+    """
 
     prompt: RenderedPrompt
     completions: tuple[tuple[int, ...], ...]
-    key: int = 0
+    group: int = 0
+    first: int = 0
 
     @property
     def num_tokens(self) -> int:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mm_agrae.config.schema import ImageConfig
-from mm_agrae.data.images import open_image
+from mm_agrae.data.images import image_size, open_image
 from mm_agrae.errors import ConfigError, DataError
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.torchvision_ops import import_torchvision
@@ -38,11 +38,8 @@ def render(policy: Policy, prompt: Prompt, images: ImageConfig) -> RenderedPromp
         ConfigError: The prompt has images and the model takes none.
     """
     sample = prompt.sample
-    if sample.images and not policy.sees:
-        raise ConfigError(
-            f"sample {sample.id!r} has {len(sample.images)} images, but the model takes text only. "
-            "Choose a vision-language model, or a data set without images."
-        )
+    if sample.images:
+        _factor(policy, images)  # refuses images for a text model before its template does
     unexpanded = _tokenise(policy, prompt)
     if not sample.images:
         positions = torch.arange(len(unexpanded))[None].expand(3 if policy.sees else 1, -1)
@@ -57,6 +54,19 @@ def render(policy: Policy, prompt: Prompt, images: ImageConfig) -> RenderedPromp
     )
     next_position = len(token_ids) + int(delta)
     return _record(prompt, token_ids, unexpanded, positions[:, 0], next_position, types, pixel_values, grid)
+
+
+def count_tokens(policy: Policy, prompt: Prompt, images: ImageConfig) -> int:
+    """Length of the rendered prompt, from image headers alone: what the token budget is checked against.
+
+    Raises:
+        DataError: As render does; a file that is no image is found here, one that is cut short only there.
+    """
+    factor = _factor(policy, images) if prompt.sample.images else 1
+    sizes = [image_size(data, prompt.sample.id) for data in prompt.sample.images]
+    fitted = [_fitted_size(width, height, factor, images, prompt.sample.id) for width, height in sizes]
+    visual = sum(width * height // (factor * factor) for width, height in fitted)
+    return len(_tokenise(policy, prompt)) - len(sizes) + visual
 
 
 def _tokenise(policy: Policy, prompt: Prompt) -> list[int]:
@@ -77,34 +87,45 @@ def _tokenise(policy: Policy, prompt: Prompt) -> list[int]:
 
 
 def _patches(policy: Policy, prompt: Prompt, images: ImageConfig) -> tuple[Tensor, Tensor]:
+    factor = _factor(policy, images)
+    pictures = [
+        _fit(open_image(data, prompt.sample.id), factor, images, prompt.sample.id) for data in prompt.sample.images
+    ]
+    made = policy.image_processor(images=pictures, do_resize=False, return_tensors="pt")  # type: ignore[misc]
+    return made["pixel_values"].float(), made["image_grid_thw"]
+
+
+def _factor(policy: Policy, images: ImageConfig) -> int:
+    """Side in pixels of one visual token."""
     processor = policy.image_processor
-    assert processor is not None
+    if processor is None:
+        raise ConfigError(
+            "the data has images, but the model takes text only. Choose a vision-language model, or data without images."
+        )
     factor = processor.patch_size * processor.merge_size
     if images.max_pixels < factor * factor:
         raise ConfigError(
             f"images.max_pixels is {images.max_pixels}, but one visual token of this model covers {factor}x{factor} "
             f"pixels. Set it to at least {factor * factor}."
         )
-    pictures = [
-        _fit(open_image(data, prompt.sample.id), factor, images, prompt.sample.id) for data in prompt.sample.images
-    ]
-    made = processor(images=pictures, do_resize=False, return_tensors="pt")
-    return made["pixel_values"].float(), made["image_grid_thw"]
+    return factor
 
 
 def _fit(picture: Image.Image, factor: int, images: ImageConfig, sample_id: str) -> Image.Image:
+    size = _fitted_size(picture.width, picture.height, factor, images, sample_id)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _fitted_size(width: int, height: int, factor: int, images: ImageConfig, sample_id: str) -> tuple[int, int]:
     try:
-        height, width = smart_resize(
-            picture.height, picture.width, factor, min_pixels=images.min_pixels, max_pixels=images.max_pixels
+        fitted_height, fitted_width = smart_resize(
+            height, width, factor, min_pixels=images.min_pixels, max_pixels=images.max_pixels
         )
     except ValueError as error:
         raise DataError(
-            f"sample {sample_id!r} has an image of {picture.width}x{picture.height} pixels: {error}. "
-            "Crop the image or remove the sample."
+            f"sample {sample_id!r} has an image of {width}x{height} pixels: {error}. Crop the image or remove the sample."
         ) from error
-    if (width, height) == picture.size:
-        return picture
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+    return fitted_width, fitted_height
 
 
 def _expand(token_ids: list[int], image_token_id: int | None, counts: list[int]) -> list[int]:

@@ -31,10 +31,25 @@ def write_groups(
     advantages: Sequence[Sequence[float]] | None,
     thumbnails: Path,
 ) -> None:
-    """Write all groups of one step as one file, which appears whole or not at all.
+    """Write all groups of one step as one file: `group_lines` and `write_lines` in one."""
+    write_lines(path, group_lines(groups, step=step, advantages=advantages, thumbnails=thumbnails))
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write the lines of one file, which appears whole or not at all; replaces a file of that name."""
+    write_text(path, "".join(lines))
+
+
+def group_lines(
+    groups: Sequence[RolloutGroup],
+    *,
+    step: int,
+    advantages: Sequence[Sequence[float]] | None,
+    thumbnails: Path,
+) -> list[str]:
+    """One line of JSON per group, and its pictures as thumbnails.
 
     Args:
-        path: The .jsonl file; replaced when it exists.
         groups: The groups, one line each.
         step: Step they belong to.
         advantages: [P, G] as lists, or None where there are none (evaluation).
@@ -50,7 +65,7 @@ def write_groups(
     rows = advantages if advantages is not None else [[None] * size for size in shape]
     lines = [_group_line(group, row, step, thumbnails) for group, row in zip(groups, rows, strict=True)]
     # Plain ASCII: completions may hold lone surrogates, which UTF-8 refuses, and line separators, which cut lines.
-    write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    return [json.dumps(line, allow_nan=False) + "\n" for line in lines]
 
 
 def read_groups(path: Path) -> Iterator[dict[str, Any]]:

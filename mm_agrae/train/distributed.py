@@ -1,0 +1,112 @@
+"""The processes of a run: who does what, and the few numbers they share. The only door to accelerate.
+
+Gradients are summed explicitly, once per optimiser step, after all micro-batches. The loss weights come from global
+counts, so that sum is the gradient of the whole batch however the groups were dealt out; ranks may run different numbers
+of micro-batches, with or without images, and never wait for each other in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from mm_agrae.errors import ConfigError
+
+T = TypeVar("T")
+
+# One flat buffer per this many elements keeps the number of collectives small and the copy bounded.
+BUCKET_ELEMENTS = 32 * 1024 * 1024
+
+
+class World:
+    """All processes of the run, seen from one of them."""
+
+    def __init__(self, *, device: str) -> None:
+        """Join the other processes, if a launcher started any.
+
+        Args:
+            device: model.device of the config; "cpu" keeps every process off the GPUs.
+
+        Raises:
+            ConfigError: The launcher started another number of processes than found each other.
+        """
+        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if on_cpu and launched > 1:
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # without it accelerate starts as many lone processes
+        self.accelerator = Accelerator(cpu=on_cpu)
+        if self.accelerator.num_processes != launched:
+            raise ConfigError(
+                f"the launcher started {launched} processes, but {self.accelerator.num_processes} found each other: each "
+                "would train alone. Launch with `torchrun --nproc_per_node N -m mm_agrae.cli.main train ...`, or on a "
+                "machine without GPUs with ACCELERATE_USE_CPU=true before it."
+            )
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def size(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This rank's part of a global list: every size-th item, so any stretch of the list is dealt out evenly."""
+        return list(items[self.rank :: self.size])
+
+    def collect(self, mine: Sequence[T]) -> list[T]:
+        """The inverse of share: the parts of all ranks as one list in global order, on every rank."""
+        if self.size == 1:
+            return list(mine)
+        parts: list[list[T]] = gather_object([list(mine)])
+        total = sum(map(len, parts))
+        return [parts[index % self.size][index // self.size] for index in range(total)]
+
+    def broadcast(self, value: T) -> T:
+        """The main process's value, on every rank."""
+        box: list[Any] = [value]
+        if self.size > 1:
+            broadcast_object_list(box)
+        return box[0]
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Elementwise sum over ranks."""
+        return self.accelerator.reduce(value, reduction="sum")  # type: ignore[return-value]
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over ranks; a rank without one contributes zeros."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.size == 1:
+            return
+        bucket: list[Tensor] = []
+        for parameter in parameters:
+            assert parameter.grad is not None
+            if bucket and sum(g.numel() for g in bucket) + parameter.grad.numel() > BUCKET_ELEMENTS:
+                self._sum_bucket(bucket)
+                bucket = []
+            bucket.append(parameter.grad)
+        self._sum_bucket(bucket)
+
+    def barrier(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def _sum_bucket(self, gradients: Sequence[Tensor]) -> None:
+        flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))

@@ -1,0 +1,172 @@
+"""The reinforcement-learning loop: sample -> prompt -> rollout -> experience -> update -> metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mm_agrae.config import RunConfig
+from mm_agrae.data.sampler import PromptSampler
+from mm_agrae.engines.base import Engine
+from mm_agrae.errors import DataError
+from mm_agrae.policy.feed import Cursor, Feed
+from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.records import RolloutGroup, Sample, Sampling
+from mm_agrae.rollout import Harvest, Judge, rollout
+from mm_agrae.seeding import seed_for
+from mm_agrae.store.rollout_log import group_lines, write_lines
+from mm_agrae.train.assemble import assemble
+from mm_agrae.train.experience import Experience, experience
+from mm_agrae.train.progress import Progress
+from mm_agrae.train.session import Session
+from mm_agrae.train.update import Learner, update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop is given: where problems come from, who answers, who judges, who measures.
+
+    `evaluate` takes the step and returns eval/* metrics; it runs on all ranks.
+    """
+
+    samples: Sequence[Sample]
+    engine: Engine
+    judge: Judge
+    evaluate: Callable[[int], dict[str, float]]
+
+
+def train(session: Session, parts: Parts) -> None:
+    """Run the loop from the session's step to train.num_steps.
+
+    A bad sample stops the run before the update it would have been part of, with everything before it saved.
+    """
+    config = session.config
+    learner = make_learner(session)
+    feed = Feed(policy=session.policy, config=config, log=session.log)
+    sampler = PromptSampler(len(parts.samples), config.seed)
+    progress = Progress(session.log, config.train.num_steps)
+    if session.step == 0:
+        session.record(_measure(parts, session))
+    while session.step < config.train.num_steps:
+        started = time.perf_counter()
+        try:
+            prompts, cursor = feed.take(parts.samples, sampler, session.cursor, config.rollout.num_prompts)
+            harvest = _roll_out(session, parts, feed, prompts)
+        except DataError:
+            session.save()
+            raise
+        batch = experience(harvest.groups, learner.algorithm, session.world)
+        updating = time.perf_counter()
+        outcome = update(learner, batch, step=session.step)
+        synced = time.perf_counter()
+        session.step, session.cursor = session.step + 1, cursor
+        parts.engine.sync_weights(session.policy, version=session.step)
+        metrics = batch.metrics() | outcome | _costs(session, batch, harvest, updating, synced)
+        if _due(session.step, config.train.rollout_log_every, config):
+            _log_rollouts(session, batch)
+        if _due(session.step, config.evaluate.every, config, first=False):
+            metrics |= _measure(parts, session)
+        if config.train.checkpoint_every and session.step % config.train.checkpoint_every == 0:
+            metrics["time/checkpoint_s"] = _timed(session.save)
+        metrics["time/step_s"] = time.perf_counter() - started
+        session.record(metrics)
+        progress.show(session.step, metrics)
+    session.save()
+
+
+def make_learner(session: Session) -> Learner:
+    """Policy, reference, optimiser and algorithm as the update takes them."""
+    config = session.config
+    return Learner(
+        policy=session.policy,
+        reference=_reference(config, session.policy),
+        optimizer=session.optimizer,
+        algorithm=assemble(config.algorithm),
+        config=config.train,
+        temperature=config.rollout.temperature,
+        max_completion_tokens=config.rollout.max_completion_tokens,
+        world=session.world,
+    )
+
+
+def _reference(config: RunConfig, policy: Policy) -> Policy | None:
+    """The initial policy, when the loss asks for it: with adapters the same model, else a frozen copy."""
+    if config.algorithm.beta == 0:
+        return None
+    if config.model.lora:
+        return policy
+    reference = load_policy(config.model, policy.device)
+    reference.model.requires_grad_(False)
+    return reference
+
+
+def _roll_out(session: Session, parts: Parts, feed: Feed, prompts: Sequence) -> Harvest:
+    """This rank's share of the step's prompts, sampled and judged."""
+    settings = session.config.rollout
+    mine = [feed.render(prompt) for prompt in session.world.share(prompts)]
+    seeds = [
+        [
+            seed_for(session.config.seed, "rollout", session.step, prompt.sample.id, number)
+            for number in range(settings.group_size)
+        ]
+        for prompt in mine
+    ]
+    sampling = Sampling(
+        num_completions=settings.group_size,
+        max_new_tokens=settings.max_completion_tokens,
+        temperature=settings.temperature,
+    )
+    return rollout(parts.engine, parts.judge, mine, sampling, seeds)
+
+
+def _costs(
+    session: Session, batch: Experience, harvest: Harvest, updating: float, synced: float
+) -> dict[str, float]:
+    """Seconds and throughput; the slowest rank counts, because the others wait for it."""
+    slowest = session.world.collect([(harvest.rollout_s, harvest.verify_s, synced - updating)])
+    rollout_s, verify_s, update_s = (max(column) for column in zip(*slowest, strict=True))
+    tokens = int(batch.lengths.sum())
+    costs = {
+        "time/rollout_s": rollout_s,
+        "time/verify_s": verify_s,
+        "time/update_s": update_s,
+        "time/sync_s": time.perf_counter() - synced,
+        "throughput/rollout_tokens_per_s": tokens / rollout_s,
+        "throughput/update_tokens_per_s": tokens / update_s,
+        "rollout/refused_samples": float(session.cursor.refused),
+    }
+    if session.world.device.type == "cuda":
+        peak = session.world.collect([float(torch.cuda.max_memory_allocated())])
+        costs["memory/gpu_peak_bytes"] = max(peak)
+        torch.cuda.reset_peak_memory_stats()
+    return costs
+
+
+def _log_rollouts(session: Session, batch: Experience) -> None:
+    advantages = [batch.advantages[row].tolist() for row in batch.rows]
+    lines = session.world.collect(_lines(session, batch.groups, advantages))
+    if session.world.is_main:
+        write_lines(session.run_dir.rollouts_at(session.step), lines)
+
+
+def _lines(session: Session, groups: Sequence[RolloutGroup], advantages: list[list[float]]) -> list[str]:
+    return group_lines(groups, step=session.step, advantages=advantages, thumbnails=session.run_dir.thumbnails)
+
+
+def _measure(parts: Parts, session: Session) -> dict[str, float]:
+    started = time.perf_counter()
+    metrics = parts.evaluate(session.step)
+    return metrics | {"time/evaluate_s": time.perf_counter() - started} if metrics else metrics
+
+
+def _due(step: int, every: int, config: RunConfig, *, first: bool = True) -> bool:
+    return step == config.train.num_steps or (first and step == 1) or (every > 0 and step % every == 0)
+
+
+def _timed(action: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started

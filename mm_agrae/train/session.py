@@ -1,0 +1,182 @@
+"""What a supervised and a reinforcement run have in common: opening, resuming, saving and closing a run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mm_agrae.config import RunConfig, config_hash
+from mm_agrae.config.schema import OptimConfig
+from mm_agrae.errors import CheckpointError
+from mm_agrae.policy.feed import Cursor
+from mm_agrae.policy.load import Policy, load_policy, save_weights
+from mm_agrae.policy.optim import make_optimizer
+from mm_agrae.store.checkpoint import latest_checkpoint, prune, read_state, save_checkpoint
+from mm_agrae.store.provenance import environment
+from mm_agrae.store.run_dir import RunDir
+from mm_agrae.store.tracker import Tracker, truncate_after
+from mm_agrae.train.distributed import World
+
+MODEL_FOLDER = "model"
+
+
+@dataclass(kw_only=True)
+class Session:
+    """An open run on one rank. `step` and `cursor` move; everything else stays.
+
+    Nothing in a run draws from a global random generator (every draw has a seed of its own, from the step and the
+    sample), so step and cursor are all the randomness there is to save.
+
+    Attributes:
+        tracker: On the main process only.
+        step: Steps done.
+        cursor: Place in the training data.
+    """
+
+    config: RunConfig
+    world: World
+    run_dir: RunDir
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    tracker: Tracker | None
+    log: Callable[[str], None]
+    step: int
+    cursor: Cursor
+
+    def record(self, metrics: dict[str, float]) -> None:
+        """Log the metrics of the step just done."""
+        if self.tracker:
+            self.tracker.log(self.step, metrics)
+
+    def save(self) -> None:
+        """Checkpoint the session, unless this step is saved already."""
+        state = {
+            "cursor": vars(self.cursor),
+            "config_hash": config_hash(self.config),
+            "wandb_run_id": self.tracker.run_id if self.tracker else None,
+        }
+        if self.world.is_main:
+            last = latest_checkpoint(self.run_dir.checkpoints)
+            if last is None or read_state(last)["step"] != self.step:
+                save_checkpoint(self.run_dir.checkpoints, self.step, write=self._write, state=state)
+                prune(self.run_dir.checkpoints, self.config.train.keep_checkpoints)
+        self.world.barrier()
+
+    def close(self) -> None:
+        if self.tracker:
+            self.tracker.close()
+
+    def _write(self, folder: Path) -> None:
+        save_weights(self.policy, folder / MODEL_FOLDER)
+        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+
+
+def open_session(
+    config: RunConfig,
+    *,
+    recipe: str,
+    optim: OptimConfig,
+    out: Path | None,
+    resume: bool,
+    log: Callable[[str], None],
+) -> Session:
+    """Start a run in a new directory, or go on with one.
+
+    Args:
+        config: The resolved config.
+        recipe: The recipe as it was written.
+        optim: Settings of the optimiser.
+        out: The run directory; None makes one below config.output_dir (not when resuming).
+        resume: Go on from the latest checkpoint of `out`, from the beginning when there is none.
+        log: Receives lines for the user, on the main process.
+
+    Raises:
+        CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config.
+    """
+    world = World(device=config.model.device)
+    say = log if world.is_main else lambda line: None
+    run_dir = RunDir(Path(world.broadcast(_open_directory(config, out, resume) if world.is_main else "")))
+    checkpoint = latest_checkpoint(run_dir.checkpoints) if resume else None
+    state = read_state(checkpoint) if checkpoint else None
+    if resume:
+        _check_config(run_dir, config)
+    policy = load_policy(config.model, world.device, weights=checkpoint / MODEL_FOLDER if checkpoint else None)
+    optimizer = make_optimizer(policy.trainable(), optim)
+    if checkpoint:
+        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+        say(f"resuming {run_dir.path} after step {state['step'] if state else 0}")
+    session = Session(
+        config=config,
+        world=world,
+        run_dir=run_dir,
+        policy=policy,
+        optimizer=optimizer,
+        tracker=None,
+        log=say,
+        step=state["step"] if state else 0,
+        cursor=Cursor(**state["cursor"]) if state else Cursor(),
+    )
+    if world.is_main:
+        _write_facts(session, recipe, resume)
+        session.tracker = _open_tracker(session, state["wandb_run_id"] if state else None, resume)
+    return session
+
+
+def _open_directory(config: RunConfig, out: Path | None, resume: bool) -> str:
+    if resume:
+        if out is None:
+            raise CheckpointError("--resume needs the run directory to go on with. Give it with --out RUN_DIR.")
+        return str(RunDir.open(out).path)
+    made = RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name)
+    return str(made.path)
+
+
+def _check_config(run_dir: RunDir, config: RunConfig) -> None:
+    """A run goes on under the config it began with; the numbers would mean nothing otherwise."""
+    saved = RunConfig.model_validate_json(run_dir.config.read_text(encoding="utf-8"))
+    if config_hash(saved) == config_hash(config):
+        return
+    before, now = (_flat(c.model_dump(mode="json")) for c in (saved, config))
+    changed = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in sorted(before | now)]
+    changed = [line for line, key in zip(changed, sorted(before | now), strict=True) if before.get(key) != now.get(key)]
+    raise CheckpointError(
+        f"{run_dir.path} belongs to another configuration; it differs in\n  " + "\n  ".join(changed) + "\n"
+        "Resume with the recipe it began with, or start a new run."
+    )
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = json.dumps(value)
+    return flat
+
+
+def _write_facts(session: Session, recipe: str, resume: bool) -> None:
+    if not resume:
+        session.run_dir.write_recipe(recipe)
+        session.run_dir.write_config(session.config.model_dump(mode="json"))
+    session.run_dir.write_environment(environment(str(session.world.device)))
+
+
+def _open_tracker(session: Session, run_id: str | None, resume: bool) -> Tracker:
+    metrics = session.run_dir.metrics
+    if resume and metrics.exists():
+        truncate_after(metrics, session.step if session.step else -1)
+    settings = session.config.tracker
+    return Tracker(
+        metrics,
+        wandb_mode=settings.wandb,
+        project=settings.project,
+        name=f"{session.config.name}-{session.run_dir.path.name}",
+        config=session.config.model_dump(mode="json"),
+        run_id=run_id,
+        directory=session.run_dir.logs,
+    )
