@@ -32,8 +32,8 @@ def load_rows(source: str, split: str, *, required: Sequence[str]) -> Iterator[d
             rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"split {split!r} of {source!r} cannot be loaded ({error}). Give a hub id that exists, a parquet file, or a "
-            "folder with <split>*.parquet files."
+            f"split {split!r} of {source!r} cannot be loaded ({error}). Give a hub id that exists, a parquet file, or "
+            "a folder with <split>*.parquet files."
         ) from error
     missing = [name for name in required if name not in rows.column_names]
     if missing:

@@ -91,8 +91,8 @@ def _rectangle_side(rng: random.Random, size: int) -> Problem:
 
 def _l_shape(rng: random.Random, size: int) -> tuple[Figure, tuple[int, int, int, int]]:
     """An L: a rectangle w by h without its upper right corner of a by b. Only w, h, a and b are labelled."""
-    w, h = rng.randint(6, 14), rng.randint(6, 14)
-    a, b = rng.randint(2, w - 3), rng.randint(2, h - 3)
+    w, h = rng.randint(7, 14), rng.randint(7, 14)
+    a, b = rng.randint(3, w - 3), rng.randint(3, h - 3)
     corners = [(0, 0), (w, 0), (w, h - b), (w - a, h - b), (w - a, h), (0, h)]
     figure = _outline(
         size,

@@ -22,7 +22,7 @@ def _scaled_copy(rng: random.Random, size: int) -> Problem:
     x = factor * side
     angle = rng.uniform(50, 85)
     top = on_circle(angle, side)
-    shift = base + 0.35 * factor * base + max(0.0, top[0] - base)
+    shift = base + 0.5 * factor * base + max(0.0, top[0] - base)
     points: dict[str, Point] = {"A": (0.0, 0.0), "B": (float(base), 0.0), "C": top, "D": (shift, 0.0)}
     points |= {"E": (shift + factor * base, 0.0), "F": (shift + factor * top[0], factor * top[1])}
     figure = Figure(points, size, turn=rng.uniform(-0.3, 0.3))
