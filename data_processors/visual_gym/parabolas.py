@@ -12,6 +12,7 @@ from data_processors.visual_gym.problem import Family, Problem, by_level
 
 
 def _problem(
+    rng: random.Random,
     size: int,
     shape: tuple[Fraction, int, int],
     question: str,
@@ -22,7 +23,7 @@ def _problem(
 ) -> Problem:
     """A problem on y = a (x - h)^2 + k with the shape (a, h, k)."""
     a, h, k = shape
-    plot = Plot(size)
+    plot = Plot(rng, size)
     plot.curve(lambda x: float(a) * (x - h) ** 2 + k, straight=False)
     plot.dot(h, k)
     return Problem(
@@ -47,6 +48,7 @@ def _extreme_value(rng: random.Random, size: int) -> Problem:
     a, h, k = shape
     word = "smallest" if a > 0 else "largest"
     return _problem(
+        rng,
         size,
         shape,
         f"What is the {word} value of y on the curve?",
@@ -60,6 +62,7 @@ def _axis(rng: random.Random, size: int) -> Problem:
     shape = _shape(rng, (Fraction(1, 2), Fraction(-1, 2), Fraction(2), Fraction(-2)))
     _, h, k = shape
     return _problem(
+        rng,
         size,
         shape,
         "At which x is the axis of symmetry of the parabola?",
@@ -73,6 +76,7 @@ def _vertex(rng: random.Random, size: int) -> Problem:
     shape = _shape(rng, (Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-1, 2)))
     _, h, k = shape
     return _problem(
+        rng,
         size,
         shape,
         "What is the vertex of the parabola? Answer as (x, y).",
@@ -87,6 +91,7 @@ def _opening(rng: random.Random, size: int) -> Problem:
     a, h, k = shape
     answer = rational(a)
     return _problem(
+        rng,
         size,
         shape,
         "The curve is y = a(x - h)² + k. Find a.",
@@ -102,6 +107,7 @@ def _coefficients(rng: random.Random, size: int) -> Problem:
     b, c = int(-2 * a * h), int(a * h * h + k)
     lead, asks_b = "x²" if a > 0 else "-x²", rng.random() < 0.5
     return _problem(
+        rng,
         size,
         shape,
         f"The curve is y = {lead} + bx + c. Find {'b' if asks_b else 'c'}.",
