@@ -72,11 +72,10 @@ def times_pi(factor: Fraction) -> Answer:
     return Answer(top if factor.denominator == 1 else f"\\frac{{{top}}}{{{factor.denominator}}}", "expression")
 
 
-def three_distractors(rng: random.Random, right: Answer, mistakes: Iterable[str]) -> list[str]:
+def four_options(rng: random.Random, right: Answer, mistakes: Iterable[str]) -> list[str] | None:
     """The right answer and three wrong ones: first results of typical mistakes, then integers nearby.
 
-    Raises:
-        ValueError: If the answer is no integer and there are fewer than three mistakes.
+    None when there are fewer than three wrong ones, as when two mistakes happen to give the same.
     """
     wrong = [text for text in dict.fromkeys(mistakes) if text != right.text]
     rng.shuffle(wrong)
@@ -84,6 +83,4 @@ def three_distractors(rng: random.Random, right: Answer, mistakes: Iterable[str]
         value = int(right.text)
         near = [value + step for step in rng.sample((-10, -5, -2, 2, 5, 10), 6)]
         wrong += [str(other) for other in near if other * value >= 0 and other and str(other) not in wrong]
-    if len(wrong) < 3:
-        raise ValueError(f"only {len(wrong)} distractors for {right.text!r}, but a choice needs 3")
-    return [right.text, *wrong[:3]]
+    return [right.text, *wrong[:3]] if len(wrong) >= 3 else None

@@ -23,7 +23,7 @@ from data_processors.visual_gym import (
     small_charts,
     small_counting,
 )
-from data_processors.visual_gym.answers import letter, three_distractors
+from data_processors.visual_gym.answers import four_options, letter
 from data_processors.visual_gym.problem import DIFFICULTIES, Family, offer_choices
 from mm_agrae.data.images import encode_png
 from mm_agrae.errors import DataError
@@ -69,7 +69,8 @@ def make_problem(family: str, difficulty: int, seed: int, *, size: int = DEFAULT
     rng = random.Random(seed_for(seed, SOURCE, family, difficulty))
     problem = FAMILIES[family].make(rng, difficulty, size)
     if problem.mistakes and rng.random() < CHOICE_SHARE:
-        problem = offer_choices(problem, rng, three_distractors(rng, problem.answer, problem.mistakes))
+        options = four_options(rng, problem.answer, problem.mistakes)
+        problem = offer_choices(problem, rng, options) if options else problem
     listed = "".join(f"\n{letter(i)}. {option}" for i, option in enumerate(problem.options))
     return Sample(
         id=f"{family}/{difficulty}/{seed}",

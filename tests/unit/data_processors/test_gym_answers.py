@@ -1,5 +1,6 @@
 """Targets computed again from the numbers behind the picture, and for the small pictures from the pixels."""
 
+import random
 import re
 from fractions import Fraction
 from itertools import pairwise
@@ -293,3 +294,13 @@ def test_exact_forms() -> None:
     assert answers.times_pi(Fraction(1)).text == "\\pi"
     assert answers.times_pi(Fraction(9, 2)).text == "\\frac{9\\pi}{2}"
     assert answers.times_pi(Fraction(1, 3)).text == "\\frac{\\pi}{3}"
+
+
+def test_options_hold_the_answer_once_and_are_refused_when_too_few() -> None:
+    rng = random.Random(0)
+    for value in (-7, 0, 3, 120):
+        options = answers.four_options(rng, answers.integer(value), (str(value), "9", "9"))
+        assert options is not None
+        assert len(set(options)) == 4
+        assert options.count(str(value)) == 1
+    assert answers.four_options(rng, answers.times_pi(Fraction(1)), ("\\pi", "2\\pi", "2\\pi", "3\\pi")) is None
