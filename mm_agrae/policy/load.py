@@ -18,6 +18,8 @@ from mm_agrae.policy.torchvision_ops import import_torchvision
 import_torchvision()
 import transformers  # noqa: E402 - after torchvision can be imported
 
+transformers.utils.logging.disable_progress_bar()
+
 # The families whose vision layout (one placeholder per merged patch, three rotary rows) this code speaks.
 VISION_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 # None of these may be sampled: a sampled placeholder would be taken for an image that is not there.
@@ -36,6 +38,7 @@ class Policy:
 
     Attributes:
         model: The transformers (or peft) model, on its device, weights in fp32.
+        processor: Processor (of a text model: tokenizer) as it was loaded, to be saved beside the weights.
         tokenizer: Its tokenizer.
         image_processor: Its image processor; None for a text model.
         image_token_id: Placeholder of one visual token; None for a text model.
@@ -45,6 +48,7 @@ class Policy:
     """
 
     model: nn.Module
+    processor: Any
     tokenizer: Any
     image_processor: Any | None
     image_token_id: int | None
@@ -145,7 +149,8 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
     source = config.path if weights is None or config.lora else str(weights)
     auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa")
-    tokenizer, image_processor = _load_tokenizer(config.path, sees)
+    processor = _load_processor(config.path, sees)
+    tokenizer = processor.tokenizer if sees else processor
     _freeze(model, config.freeze, sees)
     if config.lora:
         model = _with_adapters(model, config, weights)
@@ -158,8 +163,9 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
     model.eval()  # no dropout: rollout and update must see the same function
     return Policy(
         model=model,
+        processor=processor,
         tokenizer=tokenizer,
-        image_processor=image_processor,
+        image_processor=processor.image_processor if sees else None,
         image_token_id=getattr(model_config, "image_token_id", None) if sees else None,
         banned_token_ids=_banned(tokenizer),
         eos_token_ids=_eos(model, tokenizer),
@@ -168,26 +174,9 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
 
 
 def save_weights(policy: Policy, folder: Path) -> None:
-    """Write the weights (of a LoRA run: the adapters) as an ordinary transformers or peft folder."""
+    """Write an ordinary model folder that any program loads; of a LoRA run an ordinary peft adapter folder."""
     policy.model.save_pretrained(folder)  # type: ignore[operator]
-
-
-def save_model_folder(policy: Policy, folder: Path) -> None:
-    """Write everything another program needs to load the model: weights with adapters merged, tokenizer, processor."""
-    model: Any = policy.model
-    if hasattr(model, "peft_config"):
-        model.merge_adapter()
-        try:
-            clean = {name.replace(".base_layer", ""): tensor for name, tensor in policy.inner.state_dict().items()}
-            kept = {name: tensor for name, tensor in clean.items() if "lora_" not in name}
-            policy.inner.save_pretrained(folder, state_dict=kept)
-        finally:
-            model.unmerge_adapter()
-    else:
-        model.save_pretrained(folder)
-    policy.tokenizer.save_pretrained(folder)
-    if policy.image_processor is not None:
-        transformers.AutoProcessor.from_pretrained(model.config._name_or_path).save_pretrained(folder)
+    policy.processor.save_pretrained(folder)
 
 
 def _read_config(path: str) -> Any:
@@ -221,13 +210,12 @@ def _check_family(config: Any, sees: bool) -> None:
             )
 
 
-def _load_tokenizer(path: str, sees: bool) -> tuple[Any, Any | None]:
+def _load_processor(path: str, sees: bool) -> Any:
     if not sees:
-        return transformers.AutoTokenizer.from_pretrained(path), None
+        return transformers.AutoTokenizer.from_pretrained(path)
     try:
-        processor = transformers.AutoProcessor.from_pretrained(path)
-        return processor.tokenizer, processor.image_processor
-    except (OSError, ValueError, AttributeError) as error:
+        return transformers.AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"model.path {path!r} has a vision tower but no processor that can be loaded: {error}\n"
             "Add the processor's files (processor_config.json, tokenizer.json) to the folder."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -20,7 +20,7 @@ from mm_agrae.policy.torchvision_ops import import_torchvision
 import_torchvision()
 import transformers  # noqa: E402 - after torchvision can be imported
 
-Architecture = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3"]
+ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3")
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
@@ -114,7 +114,7 @@ SIZES: dict[str, Size] = {
 
 
 def build_model_folder(
-    out: Path, *, architecture: Architecture, size: str, corpus: Iterable[str], seed: int, max_pixels: int
+    out: Path, *, architecture: str, size: str, corpus: Iterable[str], seed: int
 ) -> int:
     """Build an embedded model and save it as an ordinary model folder.
 
@@ -124,11 +124,15 @@ def build_model_folder(
         size: A name in SIZES.
         corpus: Texts to train the tokenizer on; the words of questions and solutions become single tokens.
         seed: Decides the random weights.
-        max_pixels: Pixel budget that the saved image processor states.
 
     Returns:
         The number of parameters.
+
+    Raises:
+        ConfigError: The architecture or size is unknown, or the folder is taken.
     """
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"architecture is {architecture!r}, but must be one of {', '.join(ARCHITECTURES)}.")
     if size not in SIZES:
         raise ConfigError(f"model size is {size!r}, but must be one of {', '.join(SIZES)}.")
     if out.exists() and any(out.iterdir()):
@@ -144,7 +148,7 @@ def build_model_folder(
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(out)
     if multimodal:
-        _processor(architecture, SIZES[size], tokenizer, max_pixels).save_pretrained(out)
+        _processor(architecture, SIZES[size], tokenizer).save_pretrained(out)
     else:
         tokenizer.save_pretrained(out)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -179,7 +183,7 @@ def train_tokenizer(corpus: Iterable[str], *, vocab_size: int) -> transformers.P
     )
 
 
-def model_config(architecture: Architecture, size: Size, tokenizer: Any) -> transformers.PretrainedConfig:
+def model_config(architecture: str, size: Size, tokenizer: Any) -> transformers.PretrainedConfig:
     """The transformers configuration of an embedded model."""
     head_dim = size.hidden // size.heads
     text: dict[str, Any] = {
@@ -227,7 +231,7 @@ def _mrope_section(head_dim: int) -> list[int]:
     return [half - 2 * spatial, spatial, spatial]
 
 
-def _vision_config(architecture: Architecture, size: Size) -> dict[str, Any]:
+def _vision_config(architecture: str, size: Size) -> dict[str, Any]:
     shared: dict[str, Any] = {"depth": size.vision_layers, "num_heads": size.vision_heads, "patch_size": size.patch}
     shared |= {"spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3, "initializer_range": 0.04}
     if architecture == "qwen2_vl":
@@ -240,9 +244,10 @@ def _vision_config(architecture: Architecture, size: Size) -> dict[str, Any]:
     return shared | {"num_position_embeddings": 256, "deepstack_visual_indexes": [0]}
 
 
-def _processor(architecture: Architecture, size: Size, tokenizer: Any, max_pixels: int) -> Any:
+def _processor(architecture: str, size: Size, tokenizer: Any) -> Any:
     factor = 2 * size.patch
-    budget = {"shortest_edge": 4 * factor * factor, "longest_edge": max_pixels}
+    # Only for other programs that load the folder; this trainer resizes by its own pixel budget.
+    budget = {"shortest_edge": 4 * factor * factor, "longest_edge": 1024 * factor * factor}
     patches = {"patch_size": size.patch, "temporal_patch_size": 2, "merge_size": 2}
     image = transformers.Qwen2VLImageProcessor(size=budget, **patches)
     if architecture == "qwen3_vl":

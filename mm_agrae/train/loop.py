@@ -14,7 +14,7 @@ from mm_agrae.engines.base import Engine
 from mm_agrae.errors import DataError
 from mm_agrae.policy.feed import Cursor, Feed
 from mm_agrae.policy.load import Policy, load_policy
-from mm_agrae.records import RolloutGroup, Sample, Sampling
+from mm_agrae.records import RenderedPrompt, RolloutGroup, Sample, Sampling
 from mm_agrae.rollout import Harvest, Judge, rollout
 from mm_agrae.seeding import seed_for
 from mm_agrae.store.rollout_log import group_lines, write_lines
@@ -41,7 +41,9 @@ class Parts:
 def train(session: Session, parts: Parts) -> None:
     """Run the loop from the session's step to train.num_steps.
 
-    A bad sample stops the run before the update it would have been part of, with everything before it saved.
+    Raises:
+        DataError: A sample cannot be used. The run stops before the update it would have been part of, and everything
+            before it is saved.
     """
     config = session.config
     learner = make_learner(session)
@@ -50,14 +52,11 @@ def train(session: Session, parts: Parts) -> None:
     progress = Progress(session.log, config.train.num_steps)
     if session.step == 0:
         session.record(_measure(parts, session))
+    checkpoint_s = 0.0
     while session.step < config.train.num_steps:
         started = time.perf_counter()
-        try:
-            prompts, cursor = feed.take(parts.samples, sampler, session.cursor, config.rollout.num_prompts)
-            harvest = _roll_out(session, parts, feed, prompts)
-        except DataError:
-            session.save()
-            raise
+        prompts, cursor = _next_prompts(session, parts, feed, sampler)
+        harvest = _roll_out(session, parts, prompts)
         batch = experience(harvest.groups, learner.algorithm, session.world)
         updating = time.perf_counter()
         outcome = update(learner, batch, step=session.step)
@@ -69,12 +68,33 @@ def train(session: Session, parts: Parts) -> None:
             _log_rollouts(session, batch)
         if _due(session.step, config.evaluate.every, config, first=False):
             metrics |= _measure(parts, session)
-        if config.train.checkpoint_every and session.step % config.train.checkpoint_every == 0:
-            metrics["time/checkpoint_s"] = _timed(session.save)
+        metrics["time/checkpoint_s"] = checkpoint_s
         metrics["time/step_s"] = time.perf_counter() - started
+        # Before the checkpoint, so that a kill between the two loses no line: a resumed run drops later ones.
         session.record(metrics)
         progress.show(session.step, metrics)
-    session.save()
+        checkpoint_s = _save_when_due(session)
+
+
+def _next_prompts(
+    session: Session, parts: Parts, feed: Feed, sampler: PromptSampler
+) -> tuple[list[RenderedPrompt], Cursor]:
+    """This rank's share of the step's prompts, rendered.
+
+    Raises:
+        DataError: A sample cannot be used; what was learnt so far is saved, on all ranks together.
+    """
+    problem, mine, cursor = None, [], session.cursor
+    try:
+        prompts, cursor = feed.take(parts.samples, sampler, session.cursor, session.config.rollout.num_prompts)
+        mine = [feed.render(prompt) for prompt in session.world.share(prompts)]
+    except DataError as error:
+        problem = str(error)
+    problems = [found for found in session.world.collect([problem]) if found]
+    if problems:
+        session.save()
+        raise DataError(f"{problems[0]}\nThe run is saved up to step {session.step} in {session.run_dir.path}.")
+    return mine, cursor
 
 
 def make_learner(session: Session) -> Learner:
@@ -103,10 +123,9 @@ def _reference(config: RunConfig, policy: Policy) -> Policy | None:
     return reference
 
 
-def _roll_out(session: Session, parts: Parts, feed: Feed, prompts: Sequence) -> Harvest:
-    """This rank's share of the step's prompts, sampled and judged."""
+def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt]) -> Harvest:
+    """This rank's prompts, sampled and judged."""
     settings = session.config.rollout
-    mine = [feed.render(prompt) for prompt in session.world.share(prompts)]
     seeds = [
         [
             seed_for(session.config.seed, "rollout", session.step, prompt.sample.id, number)
@@ -166,7 +185,11 @@ def _due(step: int, every: int, config: RunConfig, *, first: bool = True) -> boo
     return step == config.train.num_steps or (first and step == 1) or (every > 0 and step % every == 0)
 
 
-def _timed(action: Callable[[], None]) -> float:
+def _save_when_due(session: Session) -> float:
+    """Checkpoint at the end and every checkpoint_every steps; returns the seconds it took."""
+    settings = session.config.train
+    due = settings.checkpoint_every and session.step % settings.checkpoint_every == 0
     started = time.perf_counter()
-    action()
+    if due or session.step == settings.num_steps:
+        session.save()
     return time.perf_counter() - started

@@ -1,0 +1,48 @@
+"""A data source of the config -> samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_processors import PROCESSORS
+from mm_agrae.config.schema import DataSource
+from mm_agrae.data.dataset import open_dataset
+from mm_agrae.errors import ConfigError, DataError
+from mm_agrae.records import Sample
+
+
+def load_samples(source: DataSource) -> Sequence[Sample]:
+    """Read a source, keep what it asks for.
+
+    Raises:
+        ConfigError: The format is unknown.
+        DataError: Nothing is left.
+    """
+    samples = _open(source)
+    if source.families or source.difficulties or source.limit:
+        kept = [sample for sample in samples if _wanted(sample, source)]
+        samples = kept[: source.limit]
+    if not len(samples):
+        raise DataError(
+            f"{source.path} split {source.split!r} has no problem of families {list(source.families) or 'any'} and "
+            f"difficulties {list(source.difficulties) or 'any'}. Ask for others."
+        )
+    return samples
+
+
+def _open(source: DataSource) -> Sequence[Sample]:
+    if source.format == "canonical":
+        return open_dataset(Path(source.path), source.split)
+    if source.format not in PROCESSORS:
+        raise ConfigError(
+            f"data format is {source.format!r}, but must be canonical or one of {', '.join(sorted(PROCESSORS))}."
+        )
+    return list(PROCESSORS[source.format](source.path, source.split))
+
+
+def _wanted(sample: Sample, source: DataSource) -> bool:
+    in_family = not source.families or any(
+        sample.family == name or sample.family.startswith(f"{name}/") for name in source.families
+    )
+    return in_family and (not source.difficulties or sample.difficulty in source.difficulties)

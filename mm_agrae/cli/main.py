@@ -1,0 +1,157 @@
+"""The command line. `mm-agrae --help` imports no torch; every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError
+
+app = typer.Typer(
+    help="Reinforcement learning with verifiable rewards for vision-language and text models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Make and look at data sets.", no_args_is_help=True)
+model_app = typer.Typer(help="Make models.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
+
+Recipe = Annotated[Path, typer.Argument(help="Recipe: a YAML file, see configs/.")]
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="Settings that differ, as dotted.key=value.")]  # noqa: UP045
+Out = Annotated[Optional[Path], typer.Option(help="Run directory; default <output_dir>/<name>/<time>.")]  # noqa: UP045
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+
+
+@app.command()
+def train(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+    """Reinforcement learning, measured before and after; ends with a report."""
+    from mm_agrae.cli.jobs import run_train
+
+    run_train(recipe, overrides or [], out, resume, _say)
+
+
+@app.command()
+def sft(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+    """Warm start: supervised fine-tuning on worked solutions."""
+    from mm_agrae.cli.jobs import run_sft
+    from mm_agrae.store.checkpoint import latest_checkpoint
+    from mm_agrae.train.session import MODEL_FOLDER
+
+    run = run_sft(recipe, overrides or [], out, resume, _say)
+    _say(f"model: {(latest_checkpoint(run.checkpoints) or run.checkpoints) / MODEL_FOLDER}")
+
+
+@app.command(name="eval")
+def evaluate(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
+    """Measure a model on the evaluation sets of a recipe: pass@k, avg@k and greedy accuracy with intervals."""
+    from mm_agrae.cli.jobs import run_evaluate
+
+    run_evaluate(recipe, overrides or [], out, _say)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
+    """Write report.html of a run."""
+    from mm_agrae.report.render import write_report
+
+    _say(f"report: {write_report(run)}")
+
+
+@data_app.command()
+def gym(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    num: Annotated[int, typer.Option(help="Training problems.", min=0)] = 2000,
+    held_out: Annotated[int, typer.Option(help="Held-out problems (split test).", min=0)] = 256,
+    seed: Annotated[int, typer.Option(help="Decides every problem.", min=0)] = 0,
+    families: Annotated[str, typer.Option(help="Families or groups, separated by commas; default all.")] = "",
+    difficulties: Annotated[str, typer.Option(help="Levels 1 to 5, separated by commas.")] = "1,2,3,4,5",
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=1)] = 336,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Describe each picture in words instead.")] = False,
+) -> None:
+    """Draw the visual gym: procedural geometry, charts, counting and functions with exact answers."""
+    from data_processors.visual_gym.families import ALL
+    from data_processors.visual_gym.write import write_gym
+    from mm_agrae.cli.progress import progress_bar
+
+    names = [name.strip() for name in families.split(",") if name.strip()] or list(ALL)
+    with progress_bar("drawing", num + held_out) as advance:
+        manifest = write_gym(
+            out,
+            num=num,
+            held_out=held_out,
+            seed=seed,
+            families=names,
+            difficulties=_levels(difficulties),
+            size=size,
+            text_only=text_only,
+            on_sample=advance,
+        )
+    counts = ", ".join(f"{split.num_samples} {name}" for name, split in manifest.splits.items())
+    _say(f"data set: {out} ({counts})")
+
+
+@data_app.command()
+def sheet(
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    families: Annotated[str, typer.Option(help="Families or groups, separated by commas; default all.")] = "",
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=1)] = 336,
+    seed: Annotated[int, typer.Option(help="Decides every problem.", min=0)] = 0,
+) -> None:
+    """Draw a contact sheet of the visual gym, one picture per family and level."""
+    from data_processors.visual_gym.families import ALL, DIFFICULTIES
+    from data_processors.visual_gym.sheet import contact_sheet
+
+    names = [name.strip() for name in families.split(",") if name.strip()] or list(ALL)
+    contact_sheet(names, DIFFICULTIES, size=size, seed=seed).save(out)
+    _say(f"contact sheet: {out}")
+
+
+@model_app.command()
+def tiny(
+    out: Annotated[Path, typer.Option(help="Model folder to make.")],
+    data: Annotated[Path, typer.Option(help="Canonical data set whose words the tokenizer learns.")],
+    architecture: Annotated[
+        str, typer.Option(help="qwen2_vl, qwen2_5_vl, qwen3_vl, or for text qwen2, qwen3.")
+    ] = "qwen2_5_vl",
+    size: Annotated[str, typer.Option(help="tiny (1 M parameters), small (25 M) or medium (280 M).")] = "tiny",
+    seed: Annotated[int, typer.Option(help="Decides the random weights.", min=0)] = 0,
+) -> None:
+    """Build an embedded model: a real Qwen architecture with random weights and a tokenizer of its own."""
+    from mm_agrae.data.dataset import open_dataset
+    from mm_agrae.policy.tiny import build_model_folder
+    from mm_agrae.prompts.texts import INSTRUCTIONS
+
+    samples = open_dataset(data, "train")
+    corpus = [f"{sample.question}\n{sample.solution or ''}" for sample in samples]
+    corpus += [text for text in INSTRUCTIONS.values() if text]
+    count = build_model_folder(out, architecture=architecture, size=size, corpus=corpus, seed=seed)
+    _say(f"model: {out} ({count / 1e6:.2f} M parameters)")
+
+
+def _levels(text: str) -> list[int]:
+    try:
+        return [int(level) for level in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--difficulties is {text!r}, but must be numbers such as 1,2,3.") from error
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is told in words, without a traceback."""
+    try:
+        app()
+    except (ConfigError, DataError, CheckpointError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

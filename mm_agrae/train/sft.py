@@ -1,0 +1,78 @@
+"""Warm start: supervised fine-tuning on worked solutions, with the data, prompts, policy and checkpoints of training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from mm_agrae.data.sampler import PromptSampler
+from mm_agrae.errors import DataError
+from mm_agrae.policy.feed import Feed
+from mm_agrae.policy.forward import score
+from mm_agrae.policy.layout import Row, make_layout
+from mm_agrae.policy.optim import learning_rate, optimizer_step
+from mm_agrae.policy.packing import pack
+from mm_agrae.records import Prompt, Sample
+from mm_agrae.train.session import Session
+
+PRINT_EVERY = 10
+
+
+def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
+    """Learn to continue each prompt with its worked solution, from the session's step to sft.num_steps.
+
+    loss = -mean log-probability over the solution tokens of the batch, the end-of-text token included
+
+    Raises:
+        DataError: A sample has no worked solution.
+    """
+    config = session.config
+    feed = Feed(policy=session.policy, config=config, log=session.log)
+    sampler = PromptSampler(len(samples), config.seed)
+    while session.step < config.sft.num_steps:
+        started = time.perf_counter()
+        prompts, cursor = feed.take(samples, sampler, session.cursor, config.sft.batch_size)
+        rows = [_row(session, feed, prompt) for prompt in session.world.share(prompts)]
+        num_tokens = sum(session.world.collect([sum(len(row.completions[0]) for row in rows)]))
+        lr = learning_rate(config.sft.optim, session.step, config.sft.num_steps)
+        metrics = _step(session, rows, num_tokens, lr)
+        session.step, session.cursor = session.step + 1, cursor
+        metrics["sft/step_s"] = time.perf_counter() - started
+        metrics["sft/tokens_per_s"] = num_tokens / metrics["sft/step_s"]
+        session.record(metrics)
+        if session.step % PRINT_EVERY == 0 or session.step in (1, config.sft.num_steps):
+            session.log(
+                f"sft {session.step}/{config.sft.num_steps}  loss {metrics['sft/loss_nats']:.3f}  "
+                f"grad {metrics['sft/grad_norm']:.2f}  {metrics['sft/step_s']:.2f} s"
+            )
+        every = config.train.checkpoint_every
+        if session.step == config.sft.num_steps or (every and session.step % every == 0):
+            session.save()
+
+
+def _row(session: Session, feed: Feed, prompt: Prompt) -> Row:
+    solution = prompt.sample.solution
+    if not solution:
+        raise DataError(
+            f"sample {prompt.sample.id!r} has no worked solution, but a warm start learns from solutions. "
+            "Use a data set with solutions, or start reinforcement learning from a model that needs no warm start."
+        )
+    tokenizer = session.policy.tokenizer
+    ids = tokenizer.encode(solution, add_special_tokens=False)
+    return Row(prompt=feed.render(prompt), completions=((*ids, tokenizer.eos_token_id),))
+
+
+def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> dict[str, float]:
+    """One optimiser step on the mean over the global batch's tokens."""
+    config, policy, world = session.config, session.policy, session.world
+    sums = torch.zeros(1, dtype=torch.float64, device=policy.device)
+    for micro_batch in pack(rows, max_tokens=config.train.micro_batch_tokens):
+        loss = -score(policy, make_layout(micro_batch, pad_token_id=0)).logprobs.sum() / num_tokens
+        loss.backward()
+        sums += loss.detach().double()
+    parameters = policy.trainable()
+    world.sum_gradients(parameters)
+    norm = optimizer_step(session.optimizer, parameters, lr=lr, max_grad_norm=config.sft.optim.max_grad_norm)
+    return {"sft/loss_nats": float(world.sum(sums)), "sft/grad_norm": norm, "sft/learning_rate": lr}
