@@ -21,8 +21,10 @@ from data_processors.visual_gym.problem import Family, Problem, offer_choices
 
 RANKS = ("highest", "lowest", "second highest", "second lowest")
 
+Chart = tuple[tuple[str, ...], list[int], Axes]  # labels, values, the drawn chart
 
-def _chart(rng: random.Random, difficulty: int, size: int) -> tuple[tuple[str, ...], list[int], Axes]:
+
+def _chart(rng: random.Random, difficulty: int, size: int) -> Chart:
     scale, labels = SCALES[difficulty - 1], names(rng, NUM_BARS[difficulty - 1])
     values = distinct(rng, scale, len(labels))
     axes = Axes(size, scale, labels)
@@ -35,58 +37,56 @@ def _problem(
     answer: Answer,
     working: str,
     *,
-    axes: Axes,
-    labels: Sequence[str],
-    values: Sequence[int],
-    facts: dict[str, object],
+    chart: Chart,
+    asked: object,
     mistakes: Sequence[str] = (),
 ) -> Problem:
+    labels, values, axes = chart
     return Problem(
         question=question,
         answer=answer,
         working=working,
         picture=axes.canvas.picture(),
         description=f"A bar chart shows: {listing(labels, values)}.",
-        facts={"labels": list(labels), "values": list(values), **facts},
+        facts={"labels": list(labels), "values": list(values), "asked": asked},
         mistakes=tuple(mistakes),
     )
 
 
 def value(rng: random.Random, difficulty: int, size: int) -> Problem:
     """One bar. Harder: more bars, wider steps, then values between the grid lines."""
-    labels, values, axes = _chart(rng, difficulty, size)
+    chart = _chart(rng, difficulty, size)
+    labels, values, _ = chart
     asked = rng.randrange(len(labels))
     return _problem(
         f"What is the value of {labels[asked]}?",
         integer(values[asked]),
         f"The bar of {labels[asked]} reaches {values[asked]}.",
-        axes=axes,
-        labels=labels,
-        values=values,
-        facts={"asked": labels[asked]},
+        chart=chart,
+        asked=labels[asked],
     )
 
 
 def difference(rng: random.Random, difficulty: int, size: int) -> Problem:
     """How much higher one bar is than another."""
-    labels, values, axes = _chart(rng, difficulty, size)
+    chart = _chart(rng, difficulty, size)
+    labels, values, _ = chart
     low, high = sorted(rng.sample(range(len(labels)), 2), key=lambda index: values[index])
     gap = values[high] - values[low]
     return _problem(
         f"How much higher is {labels[high]} than {labels[low]}?",
         integer(gap),
         f"{values[high]} - {values[low]} = {gap}.",
-        axes=axes,
-        labels=labels,
-        values=values,
-        facts={"asked": [labels[high], labels[low]]},
+        chart=chart,
+        asked=[labels[high], labels[low]],
         mistakes=[str(values[high] + values[low]), str(values[high]), str(values[low])],
     )
 
 
 def extremum(rng: random.Random, difficulty: int, size: int) -> Problem:
     """Which bar is the highest, the lowest, then the second of either; always a choice of four."""
-    labels, values, axes = _chart(rng, difficulty, size)
+    chart = _chart(rng, difficulty, size)
+    labels, values, _ = chart
     rank = rng.choice(RANKS[:2] if difficulty <= 3 else RANKS[2:])
     order = sorted(range(len(labels)), key=lambda index: values[index])
     right = order[{"lowest": 0, "second lowest": 1, "second highest": -2, "highest": -1}[rank]]
@@ -97,25 +97,22 @@ def extremum(rng: random.Random, difficulty: int, size: int) -> Problem:
         f"Which bar is the {rank}?",
         Answer(labels[right], "text"),
         f"From low to high: {listing([labels[i] for i in order], [values[i] for i in order])}.",
-        axes=axes,
-        labels=labels,
-        values=values,
-        facts={"asked": rank},
+        chart=chart,
+        asked=rank,
     )
     return offer_choices(problem, rng, [labels[right], *others[:3]])
 
 
 def total(rng: random.Random, difficulty: int, size: int) -> Problem:
     """The sum of all bars."""
-    labels, values, axes = _chart(rng, difficulty, size)
+    chart = _chart(rng, difficulty, size)
+    labels, values, _ = chart
     return _problem(
         "What is the sum of all values?",
         integer(sum(values)),
         f"{' + '.join(map(str, values))} = {sum(values)}.",
-        axes=axes,
-        labels=labels,
-        values=values,
-        facts={"asked": "sum"},
+        chart=chart,
+        asked="sum",
     )
 
 

@@ -31,8 +31,7 @@ def line_at(line: Line, x: int) -> Fraction:
 
 
 def _line_problem(
-    rng: random.Random,
-    size: int,
+    plot: Plot,
     line: Line,
     question: str,
     answer: Answer,
@@ -42,8 +41,8 @@ def _line_problem(
     dots: tuple[tuple[int, int], ...] = (),
 ) -> Problem:
     slope, intercept = line
-    plot = Plot(rng, size)
-    plot.curve(lambda x: float(slope) * x + float(intercept), straight=True)
+    steep, high = float(slope), float(intercept)
+    plot.curve(lambda x: steep * x + high, straight=True)
     for dot in dots:
         plot.dot(*dot)
     whole = dots or tuple((x, int(line_at(line, x))) for x in range(-6, 7) if line_at(line, x).denominator == 1)
@@ -69,7 +68,12 @@ def _intercept(rng: random.Random, size: int, slopes: tuple[Fraction, ...]) -> P
     mistakes = (str(-y), rational(line[0]).text, str(y + 1), str(y - 1))
     working = f"The line crosses the y-axis at (0, {y})."
     return _line_problem(
-        rng, size, line, "At which y does the line cross the y-axis?", integer(y), working=working, mistakes=mistakes
+        Plot(rng, size),
+        line,
+        "At which y does the line cross the y-axis?",
+        integer(y),
+        working=working,
+        mistakes=mistakes,
     )
 
 
@@ -94,8 +98,7 @@ def _zero(rng: random.Random, size: int) -> Problem:
     working = f"The line crosses the x-axis at ({x}, 0)."
     mistakes = (str(-x), str(line[1]), str(x + 1), str(x - 1))
     return _line_problem(
-        rng,
-        size,
+        Plot(rng, size),
         line,
         "At which x does the line cross the x-axis?",
         integer(int(x)),
@@ -110,7 +113,7 @@ def _extrapolate(rng: random.Random, size: int) -> Problem:
     working = f"The line is y = {_line(*line)}, so at x = {x} it has y = {y}."
     mistakes = (str(y - 2 * line[1]), str(line[0] * x), str(x + line[1]), str(-y))
     question = f"The line goes on beyond the picture. What is y at x = {x}?"
-    return _line_problem(rng, size, line, question, integer(int(y)), working=working, mistakes=mistakes)
+    return _line_problem(Plot(rng, size), line, question, integer(int(y)), working=working, mistakes=mistakes)
 
 
 def _slope(rng: random.Random, size: int, slopes: tuple[Fraction, ...]) -> Problem:
@@ -119,7 +122,9 @@ def _slope(rng: random.Random, size: int, slopes: tuple[Fraction, ...]) -> Probl
     answer = rational(slope)
     working = f"For {slope.denominator} to the right the line goes {slope.numerator:+d} up: the slope is {answer.text}."
     mistakes = tuple(rational(wrong).text for wrong in (-slope, 1 / slope, -1 / slope, line[1], slope + 1))
-    return _line_problem(rng, size, line, "What is the slope of the line?", answer, working=working, mistakes=mistakes)
+    return _line_problem(
+        Plot(rng, size), line, "What is the slope of the line?", answer, working=working, mistakes=mistakes
+    )
 
 
 def _slope_rising(rng: random.Random, size: int) -> Problem:
@@ -151,7 +156,7 @@ def _slope_dots(rng: random.Random, size: int) -> Problem:
     working = f"From {dots[0]} to {dots[1]} the line goes {x2 - x1} right and {y2 - y1:+d} up: {answer.text}."
     mistakes = tuple(rational(wrong).text for wrong in (-line[0], 1 / line[0], -1 / line[0], line[0] + 1))
     question = "What is the slope of the line through the two red points?"
-    return _line_problem(rng, size, line, question, answer, working=working, mistakes=mistakes, dots=dots)
+    return _line_problem(Plot(rng, size), line, question, answer, working=working, mistakes=mistakes, dots=dots)
 
 
 def _slope_perpendicular(rng: random.Random, size: int) -> Problem:
@@ -160,7 +165,7 @@ def _slope_perpendicular(rng: random.Random, size: int) -> Problem:
     working = f"The slope is {rational(line[0]).text}; the perpendicular has the negative reciprocal {answer.text}."
     mistakes = tuple(rational(wrong).text for wrong in (-line[0], 1 / line[0], line[0], 1 - line[0]))
     question = "What is the slope of a line perpendicular to the line through the two red points?"
-    return _line_problem(rng, size, line, question, answer, working=working, mistakes=mistakes, dots=dots)
+    return _line_problem(Plot(rng, size), line, question, answer, working=working, mistakes=mistakes, dots=dots)
 
 
 def equation(rng: random.Random, difficulty: int, size: int) -> Problem:
@@ -172,8 +177,7 @@ def equation(rng: random.Random, difficulty: int, size: int) -> Problem:
     texts = [f"y = {_line(*other)}" for other in wrong if other[1].denominator == 1]
     texts = [text for text in dict.fromkeys(texts) if text != right]
     problem = _line_problem(
-        rng,
-        size,
+        Plot(rng, size),
         line,
         "Which equation does the line have?",
         Answer(right, "text"),

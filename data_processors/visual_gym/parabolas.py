@@ -24,7 +24,8 @@ def _problem(
     """A problem on y = a (x - h)^2 + k with the shape (a, h, k)."""
     a, h, k = shape
     plot = Plot(rng, size)
-    plot.curve(lambda x: float(a) * (x - h) ** 2 + k, straight=False)
+    factor = float(a)
+    plot.curve(lambda x: factor * (x - h) ** 2 + k, straight=False)
     plot.dot(h, k)
     return Problem(
         question=question,
