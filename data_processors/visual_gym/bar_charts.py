@@ -106,7 +106,7 @@ def extremum(rng: random.Random, difficulty: int, size: int) -> Problem:
 def total(rng: random.Random, difficulty: int, size: int) -> Problem:
     """The sum of all bars."""
     chart = _chart(rng, difficulty, size)
-    labels, values, _ = chart
+    _labels, values, _ = chart
     return _problem(
         "What is the sum of all values?",
         integer(sum(values)),
