@@ -9,6 +9,7 @@ from pathlib import Path
 from mm_agrae.cli.load import load_samples
 from mm_agrae.config import RunConfig, load_config
 from mm_agrae.engines.transformers_engine import TransformersEngine
+from mm_agrae.errors import ConfigError
 from mm_agrae.evaluate.run import Evaluator, metrics_of
 from mm_agrae.policy.feed import Feed
 from mm_agrae.records import Sample
@@ -31,9 +32,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
         config, recipe=recipe.read_text(encoding="utf-8"), optim=config.train.optim, out=out, resume=resume, log=log
     )
     with closing(session), _verifier(config) as verifier:
-        engine = TransformersEngine(
-            session.policy, batch_rows=config.rollout.batch_rows, weights_version=session.step
-        )
+        engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows, weights_version=session.step)
         judge = _judge(config, verifier)
         evaluator = _evaluator(config, session, engine, judge)
 
@@ -63,6 +62,11 @@ def run_evaluate(recipe: Path, overrides: Sequence[str], out: Path | None, log: 
     """Measure config.model on every evaluation set, in a run directory of its own."""
     config = load_config(recipe, overrides)
     sets = _load_sets(config)
+    if not sets:
+        raise ConfigError(
+            "data.eval names no set, so there is nothing to measure. Add one: data.eval.held_out.path=DATA "
+            "data.eval.held_out.split=test."
+        )
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), optim=config.train.optim, out=out, resume=False, log=log
     )

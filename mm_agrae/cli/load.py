@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from data_processors import PROCESSORS
 from mm_agrae.config.schema import DataSource
@@ -33,7 +34,8 @@ def load_samples(source: DataSource) -> Sequence[Sample]:
 
 def _open(source: DataSource) -> Sequence[Sample]:
     if source.format == "canonical":
-        return open_dataset(Path(source.path), source.split)
+        # A Dataset has the length, the items and the iteration that readers use of a sequence, and no slices.
+        return cast(Sequence[Sample], open_dataset(Path(source.path), source.split))
     if source.format not in PROCESSORS:
         raise ConfigError(
             f"data format is {source.format!r}, but must be canonical or one of {', '.join(sorted(PROCESSORS))}."

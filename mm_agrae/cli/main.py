@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -148,8 +149,14 @@ def main() -> None:
     """Run the command line; what a user can mend is told in words, without a traceback."""
     try:
         app()
-    except (ConfigError, DataError, CheckpointError, EngineError) as error:
+    except (ConfigError, DataError, CheckpointError, EngineError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"error: the disk is full{where}. Free space; a run goes on with --resume.", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
 
 

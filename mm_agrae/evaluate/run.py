@@ -1,4 +1,4 @@
-"""Measure a policy on held-out problems: the rollouts, verifier and rendering of training, and numbers with intervals."""
+"""Measure a policy on held-out problems: rollouts, verifier and rendering of training, and numbers with intervals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from mm_agrae.config import RunConfig
 from mm_agrae.engines.base import Engine
+from mm_agrae.errors import DataError
 from mm_agrae.evaluate.statistics import ProblemResult, summarise
 from mm_agrae.policy.feed import Feed
 from mm_agrae.records import RolloutGroup, Sample, Sampling
@@ -62,9 +63,18 @@ class Evaluator:
 
         Returns:
             The summary (see statistics.summarise), with "refused".
+
+        Raises:
+            DataError: Every problem was refused, or a sample cannot be used.
         """
         settings = self.config.evaluate
         prompts = [prompt for prompt in map(self.feed.admit, samples) if prompt]
+        if not prompts:
+            raise DataError(
+                f"all {len(samples)} problems of set {name!r} are over rollout.max_prompt_tokens "
+                f"{self.config.rollout.max_prompt_tokens}, so there is nothing to measure. Raise it, or lower "
+                "images.max_pixels."
+            )
         results: list[ProblemResult] = []
         sampled_lines: list[str] = []
         greedy_lines: list[str] = []

@@ -1,8 +1,8 @@
 """The processes of a run: who does what, and the few numbers they share. The only door to accelerate.
 
 Gradients are summed explicitly, once per optimiser step, after all micro-batches. The loss weights come from global
-counts, so that sum is the gradient of the whole batch however the groups were dealt out; ranks may run different numbers
-of micro-batches, with or without images, and never wait for each other in between.
+counts, so that sum is the gradient of the whole batch however the groups were dealt out; ranks may run different
+numbers of micro-batches, with or without images, and never wait for each other in between.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from mm_agrae.errors import ConfigError
+from mm_agrae.policy.load import pick_device
 
 T = TypeVar("T")
 
+LAUNCH = "Launch with `torchrun --nproc_per_node N -m mm_agrae.cli.main train ...`, or unset WORLD_SIZE."
 # One flat buffer per this many elements keeps the number of collectives small and the copy bounded.
 BUCKET_ELEMENTS = 32 * 1024 * 1024
 
@@ -34,18 +36,24 @@ class World:
             device: model.device of the config; "cpu" keeps every process off the GPUs.
 
         Raises:
-            ConfigError: The launcher started another number of processes than found each other.
+            ConfigError: The device is not there, or the launcher started another number of processes than found each
+                other.
         """
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        on_cpu = pick_device(device).type == "cpu"
         launched = int(os.environ.get("WORLD_SIZE", "1"))
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if launched > 1 and missing:
+            raise ConfigError(
+                f"WORLD_SIZE is {launched}, but {', '.join(missing)} is not set, so the other processes cannot be "
+                f"found. {LAUNCH}"
+            )
         if on_cpu and launched > 1:
             os.environ["ACCELERATE_USE_CPU"] = "true"  # without it accelerate starts as many lone processes
         self.accelerator = Accelerator(cpu=on_cpu)
         if self.accelerator.num_processes != launched:
             raise ConfigError(
-                f"the launcher started {launched} processes, but {self.accelerator.num_processes} found each other: each "
-                "would train alone. Launch with `torchrun --nproc_per_node N -m mm_agrae.cli.main train ...`, or on a "
-                "machine without GPUs with ACCELERATE_USE_CPU=true before it."
+                f"the launcher started {launched} processes, but {self.accelerator.num_processes} found each other: "
+                f"each would train alone. {LAUNCH}"
             )
 
     @property
@@ -85,7 +93,7 @@ class World:
 
     def sum(self, value: Tensor) -> Tensor:
         """Elementwise sum over ranks."""
-        return self.accelerator.reduce(value, reduction="sum")  # type: ignore[return-value]
+        return self.accelerator.reduce(value, reduction="sum")
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace every gradient by its sum over ranks; a rank without one contributes zeros."""

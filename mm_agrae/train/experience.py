@@ -56,9 +56,7 @@ class Experience:
 def experience(groups: Sequence[RolloutGroup], algorithm: Algorithm, world: World) -> Experience:
     """Gather the global matrices and compute advantages and bounds from them."""
     facts = world.collect([_facts(group) for group in groups])  # [P][G] tuples
-    columns = [
-        [[fact[column] for fact in row] for row in facts] for column in range(5)  # [5][P][G]
-    ]
+    columns = [[[fact[column] for fact in row] for row in facts] for column in range(5)]  # [5][P][G]
     rewards = torch.tensor(columns[0], dtype=torch.float64)
     correct, formatted, truncated = (torch.tensor(column, dtype=torch.bool) for column in columns[1:4])
     flags = scored_flags(correct, rewards)

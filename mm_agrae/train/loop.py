@@ -11,7 +11,7 @@ import torch
 from mm_agrae.config import RunConfig
 from mm_agrae.data.sampler import PromptSampler
 from mm_agrae.engines.base import Engine
-from mm_agrae.errors import DataError
+from mm_agrae.errors import ConfigError, DataError
 from mm_agrae.policy.feed import Cursor, Feed
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.records import RenderedPrompt, RolloutGroup, Sample, Sampling
@@ -88,12 +88,9 @@ def _next_prompts(
     try:
         prompts, cursor = feed.take(parts.samples, sampler, session.cursor, session.config.rollout.num_prompts)
         mine = [feed.render(prompt) for prompt in session.world.share(prompts)]
-    except DataError as error:
+    except (ConfigError, DataError) as error:  # a text model meets its first image in a ConfigError
         problem = str(error)
-    problems = [found for found in session.world.collect([problem]) if found]
-    if problems:
-        session.save()
-        raise DataError(f"{problems[0]}\nThe run is saved up to step {session.step} in {session.run_dir.path}.")
+    session.stop_together(problem)
     return mine, cursor
 
 
@@ -126,12 +123,11 @@ def _reference(config: RunConfig, policy: Policy) -> Policy | None:
 def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt]) -> Harvest:
     """This rank's prompts, sampled and judged."""
     settings = session.config.rollout
+    # By the place in the step and not by the sample: a sample that a small data set yields twice is answered anew.
+    places = session.world.share(range(settings.num_prompts))
     seeds = [
-        [
-            seed_for(session.config.seed, "rollout", session.step, prompt.sample.id, number)
-            for number in range(settings.group_size)
-        ]
-        for prompt in mine
+        [seed_for(session.config.seed, "rollout", session.step, place, number) for number in range(settings.group_size)]
+        for place in places
     ]
     sampling = Sampling(
         num_completions=settings.group_size,
@@ -141,9 +137,7 @@ def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt]) ->
     return rollout(parts.engine, parts.judge, mine, sampling, seeds)
 
 
-def _costs(
-    session: Session, batch: Experience, harvest: Harvest, updating: float, synced: float
-) -> dict[str, float]:
+def _costs(session: Session, batch: Experience, harvest: Harvest, updating: float, synced: float) -> dict[str, float]:
     """Seconds and throughput; the slowest rank counts, because the others wait for it."""
     slowest = session.world.collect([(harvest.rollout_s, harvest.verify_s, synced - updating)])
     rollout_s, verify_s, update_s = (max(column) for column in zip(*slowest, strict=True))

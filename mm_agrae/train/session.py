@@ -11,7 +11,7 @@ import torch
 
 from mm_agrae.config import RunConfig, config_hash
 from mm_agrae.config.schema import OptimConfig
-from mm_agrae.errors import CheckpointError
+from mm_agrae.errors import CheckpointError, DataError
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.load import Policy, load_policy, save_weights
 from mm_agrae.policy.optim import make_optimizer
@@ -66,6 +66,17 @@ class Session:
                 prune(self.run_dir.checkpoints, self.config.train.keep_checkpoints)
         self.world.barrier()
 
+    def stop_together(self, problem: str | None) -> None:
+        """Stop all ranks if any of them has a problem with its data; what was learnt so far is saved first.
+
+        Raises:
+            DataError: The first problem, and where the run is saved.
+        """
+        problems = [found for found in self.world.collect([problem]) if found]
+        if problems:
+            self.save()
+            raise DataError(f"{problems[0]}\nThe run is saved up to step {self.step} in {self.run_dir.path}.")
+
     def close(self) -> None:
         if self.tracker:
             self.tracker.close()
@@ -99,16 +110,15 @@ def open_session(
     """
     world = World(device=config.model.device)
     say = log if world.is_main else lambda line: None
-    run_dir = RunDir(Path(world.broadcast(_open_directory(config, out, resume) if world.is_main else "")))
-    checkpoint = latest_checkpoint(run_dir.checkpoints) if resume else None
+    run_dir = _existing_run(out, config) if resume else None
+    checkpoint = latest_checkpoint(run_dir.checkpoints) if run_dir else None
     state = read_state(checkpoint) if checkpoint else None
-    if resume:
-        _check_config(run_dir, config)
     policy = load_policy(config.model, world.device, weights=checkpoint / MODEL_FOLDER if checkpoint else None)
     optimizer = make_optimizer(policy.trainable(), optim)
     if checkpoint:
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
-        say(f"resuming {run_dir.path} after step {state['step'] if state else 0}")
+    # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
+    run_dir = run_dir or RunDir(Path(world.broadcast(_new_directory(config, out) if world.is_main else "")))
     session = Session(
         config=config,
         world=world,
@@ -120,17 +130,23 @@ def open_session(
         step=state["step"] if state else 0,
         cursor=Cursor(**state["cursor"]) if state else Cursor(),
     )
+    if resume:
+        say(f"resuming {run_dir.path} after step {session.step}")
     if world.is_main:
         _write_facts(session, recipe, resume)
         session.tracker = _open_tracker(session, state["wandb_run_id"] if state else None, resume)
     return session
 
 
-def _open_directory(config: RunConfig, out: Path | None, resume: bool) -> str:
-    if resume:
-        if out is None:
-            raise CheckpointError("--resume needs the run directory to go on with. Give it with --out RUN_DIR.")
-        return str(RunDir.open(out).path)
+def _existing_run(out: Path | None, config: RunConfig) -> RunDir:
+    if out is None:
+        raise CheckpointError("--resume needs the run directory to go on with. Give it with --out RUN_DIR.")
+    run_dir = RunDir.open(out)
+    _check_config(run_dir, config)
+    return run_dir
+
+
+def _new_directory(config: RunConfig, out: Path | None) -> str:
     made = RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name)
     return str(made.path)
 
@@ -141,8 +157,11 @@ def _check_config(run_dir: RunDir, config: RunConfig) -> None:
     if config_hash(saved) == config_hash(config):
         return
     before, now = (_flat(c.model_dump(mode="json")) for c in (saved, config))
-    changed = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in sorted(before | now)]
-    changed = [line for line, key in zip(changed, sorted(before | now), strict=True) if before.get(key) != now.get(key)]
+    changed = [
+        f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
+        for key in sorted(before | now)
+        if before.get(key) != now.get(key)
+    ]
     raise CheckpointError(
         f"{run_dir.path} belongs to another configuration; it differs in\n  " + "\n  ".join(changed) + "\n"
         "Resume with the recipe it began with, or start a new run."

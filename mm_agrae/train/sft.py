@@ -1,4 +1,4 @@
-"""Warm start: supervised fine-tuning on worked solutions, with the data, prompts, policy and checkpoints of training."""
+"""Warm start: supervised fine-tuning on worked solutions, with the data, prompts, policy and files of training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from mm_agrae.data.sampler import PromptSampler
-from mm_agrae.errors import DataError
-from mm_agrae.policy.feed import Feed
+from mm_agrae.errors import ConfigError, DataError
+from mm_agrae.policy.feed import Cursor, Feed
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.policy.optim import learning_rate, optimizer_step
@@ -26,15 +26,15 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
     loss = -mean log-probability over the solution tokens of the batch, the end-of-text token included
 
     Raises:
-        DataError: A sample has no worked solution.
+        DataError: A sample cannot be used, or has no worked solution. The run stops before the update it would have
+            been part of, and everything before it is saved.
     """
     config = session.config
     feed = Feed(policy=session.policy, config=config, log=session.log)
     sampler = PromptSampler(len(samples), config.seed)
     while session.step < config.sft.num_steps:
         started = time.perf_counter()
-        prompts, cursor = feed.take(samples, sampler, session.cursor, config.sft.batch_size)
-        rows = [_row(session, feed, prompt) for prompt in session.world.share(prompts)]
+        rows, cursor = _next_rows(session, feed, samples, sampler)
         num_tokens = sum(session.world.collect([sum(len(row.completions[0]) for row in rows)]))
         lr = learning_rate(config.sft.optim, session.step, config.sft.num_steps)
         metrics = _step(session, rows, num_tokens, lr)
@@ -50,6 +50,24 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
         every = config.train.checkpoint_every
         if session.step == config.sft.num_steps or (every and session.step % every == 0):
             session.save()
+
+
+def _next_rows(
+    session: Session, feed: Feed, samples: Sequence[Sample], sampler: PromptSampler
+) -> tuple[list[Row], Cursor]:
+    """This rank's share of the step's prompts, each with its solution.
+
+    Raises:
+        DataError: A sample cannot be used; what was learnt so far is saved, on all ranks together.
+    """
+    problem, rows, cursor = None, [], session.cursor
+    try:
+        prompts, cursor = feed.take(samples, sampler, session.cursor, session.config.sft.batch_size)
+        rows = [_row(session, feed, prompt) for prompt in session.world.share(prompts)]
+    except (ConfigError, DataError) as error:  # a text model meets its first image in a ConfigError
+        problem = str(error)
+    session.stop_together(problem)
+    return rows, cursor
 
 
 def _row(session: Session, feed: Feed, prompt: Prompt) -> Row:

@@ -139,8 +139,7 @@ def _backward(learner: Learner, batch: Experience, rows: Sequence[Row], weights:
     kept = [tally.old.get((row.group, row.first)) for row in rows]
     old = scores.logprobs.detach() if kept[0] is None else torch.cat([k for k in kept if k is not None])
     per_token = [
-        _spread(matrix, rows).to(device)
-        for matrix in (batch.advantages, batch.bounds.low, batch.bounds.high, weights)
+        _spread(matrix, rows).to(device) for matrix in (batch.advantages, batch.bounds.low, batch.bounds.high, weights)
     ]
     advantages, low, high, token_weights = (tensor.float() for tensor in per_token)
     token_loss = LOSSES["clipped_surrogate"](scores.logprobs, old, advantages, low, high)
@@ -220,9 +219,9 @@ def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, fl
         "policy/clip_low_frac": sums["clip_low"] / tokens,
         "policy/clip_high_frac": sums["clip_high"] / tokens,
         "policy/ratio_mean": sums["ratio"] / tokens,
-        "policy/ratio_max": max(ratio for ratio, _ in maxima),
+        "policy/ratio_max": max(ratio for ratio, _ in maxima) if sums["tokens"] else math.nan,
         "rollout/logprob_gap_mean_nats": sums["gap"] / tokens,
-        "rollout/logprob_gap_max_nats": max(gap for _, gap in maxima),
+        "rollout/logprob_gap_max_nats": max(gap for _, gap in maxima) if sums["tokens"] else math.nan,
         "group/skipped_frac": 1 - num_learnt / num_groups,
     }
     if learner.reference is not None:
