@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-6 as a number (YAML 1.1 takes it for text) and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise ConfigError(f"key {key!r} is given twice{node.start_mark}. Keep one of them.")
@@ -71,7 +71,7 @@ def config_hash(config: RunConfig) -> str:
 
 def _parse_yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin} is no valid YAML: {error}") from error
 

@@ -27,10 +27,10 @@ class Section(BaseModel):
 class LoraConfig(Section):
     """Low-rank adapters (peft) on the language model instead of full fine-tuning."""
 
-    rank: PositiveInt = Field(16, description="Rank of the adapter matrices.")
-    alpha: PositiveFloat = Field(32.0, description="Adapter scale; updates are multiplied by alpha / rank.")
+    rank: PositiveInt = Field(default=16, description="Rank of the adapter matrices.")
+    alpha: PositiveFloat = Field(default=32.0, description="Adapter scale; updates are multiplied by alpha / rank.")
     target_modules: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Names of the linear layers that get an adapter.",
     )
 
@@ -39,30 +39,37 @@ class ModelConfig(Section):
     """Which model, and how it is held in memory."""
 
     path: str = Field(description="Local model folder or Hugging Face hub id.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes CUDA where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
+        default="auto",
         description="Arithmetic of forward and backward. Weights and optimiser state are stored in fp32 either way; "
         "auto is bf16 on CUDA and fp32 on a CPU.",
     )
     freeze: tuple[Literal["vision", "connector", "language"], ...] = Field(
-        (), description="Parts that are not trained: vision tower, its merger into the language model, language model."
+        default=(),
+        description="Parts that are not trained: vision tower, its merger into the language model, language model.",
     )
-    lora: LoraConfig | None = Field(None, description="Train adapters only; null trains the weights themselves.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    lora: LoraConfig | None = Field(
+        default=None, description="Train adapters only; null trains the weights themselves."
+    )
+    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
 
 
 class ImageConfig(Section):
     """The one pixel budget that rollout, training and evaluation share (qwen-vl-utils' resize rule)."""
 
-    min_pixels: PositiveInt = Field(3136, description="Smaller images are enlarged to at least this many pixels.")
-    max_pixels: PositiveInt = Field(602112, description="Larger images are reduced to at most this many pixels.")
+    min_pixels: PositiveInt = Field(
+        default=3136, description="Smaller images are enlarged to at least this many pixels."
+    )
+    max_pixels: PositiveInt = Field(
+        default=602112, description="Larger images are reduced to at most this many pixels."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> ImageConfig:
         if self.min_pixels > self.max_pixels:
             raise ValueError(
-                f"min_pixels is {self.min_pixels}, above max_pixels {self.max_pixels}. Lower min_pixels or raise max_pixels."
+                f"min_pixels is {self.min_pixels}, above max_pixels {self.max_pixels}. Change one of them."
             )
         return self
 
@@ -71,14 +78,14 @@ class DataSource(Section):
     """Where problems come from."""
 
     format: str = Field(
-        "canonical",
+        default="canonical",
         description="canonical: a folder written by this project; or the name of a data processor (geometry3k, math).",
     )
     path: str = Field(description="Folder, parquet file or hub id.")
-    split: str = Field("train", description="Split to read.")
-    limit: PositiveInt | None = Field(None, description="Use the first so many problems; null uses all.")
-    families: tuple[str, ...] = Field((), description="Keep these families only; empty keeps all.")
-    difficulties: tuple[int, ...] = Field((), description="Keep these levels only; empty keeps all.")
+    split: str = Field(default="train", description="Split to read.")
+    limit: PositiveInt | None = Field(default=None, description="Use the first so many problems; null uses all.")
+    families: tuple[str, ...] = Field(default=(), description="Keep these families only; empty keeps all.")
+    difficulties: tuple[int, ...] = Field(default=(), description="Keep these levels only; empty keeps all.")
 
 
 class DataConfig(Section):
@@ -93,25 +100,32 @@ class DataConfig(Section):
 class PromptConfig(Section):
     """How a problem becomes chat messages."""
 
-    system: Literal["none", "assistant"] = Field("none", description="Named system message; see prompts/texts.py.")
+    system: Literal["none", "assistant"] = Field(
+        default="none", description="Named system message; see prompts/texts.py."
+    )
     instruction: Literal["none", "boxed", "think_boxed"] = Field(
-        "boxed", description="Named instruction after the question; see prompts/texts.py."
+        default="boxed", description="Named instruction after the question; see prompts/texts.py."
     )
 
 
 class RolloutConfig(Section):
     """How completions are sampled during training."""
 
-    engine: Literal["transformers"] = Field("transformers", description="transformers: embedded in the trainer.")
-    num_prompts: PositiveInt = Field(32, description="Prompts per step, over all processes.")
-    group_size: int = Field(8, description="Completions per prompt (G); at least 2.")
-    max_prompt_tokens: PositiveInt = Field(
-        2048, description="A sample with a longer prompt, image tokens included, is refused, counted and named."
+    engine: Literal["transformers"] = Field(
+        default="transformers", description="transformers: embedded in the trainer."
     )
-    max_completion_tokens: PositiveInt = Field(1024, description="Bound on the tokens of a completion.")
-    temperature: PositiveFloat = Field(1.0, description="Sampling temperature; also divides logits in training.")
+    num_prompts: PositiveInt = Field(default=32, description="Prompts per step, over all processes.")
+    group_size: int = Field(default=8, description="Completions per prompt (G); at least 2.")
+    max_prompt_tokens: PositiveInt = Field(
+        default=2048, description="A sample with a longer prompt, image tokens included, is refused, counted and named."
+    )
+    max_completion_tokens: PositiveInt = Field(default=1024, description="Bound on the tokens of a completion.")
+    temperature: PositiveFloat = Field(
+        default=1.0, description="Sampling temperature; also divides logits in training."
+    )
     batch_rows: PositiveInt = Field(
-        256, description="Completions decoded at a time, per process; changes speed and memory, never the completions."
+        default=256,
+        description="Completions decoded at a time, per process; changes speed and memory, never the completions.",
     )
 
     @model_validator(mode="after")
@@ -127,32 +141,36 @@ class RolloutConfig(Section):
 class VerifierConfig(Section):
     """The one verifier that scores training and evaluation."""
 
-    num_workers: PositiveInt = Field(2, description="Worker processes for symbolic comparison, per process.")
-    timeout_s: PositiveFloat = Field(5.0, description="Seconds after which a comparison is killed and not correct.")
+    num_workers: PositiveInt = Field(default=2, description="Worker processes for symbolic comparison, per process.")
+    timeout_s: PositiveFloat = Field(
+        default=5.0, description="Seconds after which a comparison is killed and not correct."
+    )
 
 
 class RewardConfig(Section):
     """reward = correct_weight * correct + format_weight * formatted, in [0, correct_weight + format_weight]."""
 
-    correct_weight: NonNegativeFloat = Field(0.9, description="Reward of a correct answer.")
-    format_weight: NonNegativeFloat = Field(0.1, description="Reward of the boxed form that was asked for.")
+    correct_weight: NonNegativeFloat = Field(default=0.9, description="Reward of a correct answer.")
+    format_weight: NonNegativeFloat = Field(default=0.1, description="Reward of the boxed form that was asked for.")
 
 
 class AgraeConfig(Section):
     """A-GRAE (arXiv 2602.05548, Eq. 12 and 13)."""
 
     alpha: PositiveFloat = Field(
-        0.5,
-        description="Batch accuracy at which positive advantages get their full weight; 1 for text mathematics, 0.5 for "
-        "multimodal sets in the paper.",
+        default=0.5,
+        description="Batch accuracy at which positive advantages get their full weight; in the paper 1 for text "
+        "mathematics and 0.5 for multimodal sets.",
     )
-    variant: Literal["paper", "code"] = Field("paper", description="The paper's formula or the authors' code.")
+    variant: Literal["paper", "code"] = Field(default="paper", description="The paper's formula or the authors' code.")
 
 
 class AlgorithmConfig(Section):
-    """One point of advantage x weighting x trust region x aggregation. A preset names a point; keys given override it."""
+    """One point of advantage x weighting x trust region x aggregation. A preset names one; keys given override it."""
 
-    preset: Literal["grpo", "dr_grpo"] = Field("grpo", description="Named point that fills the keys left out below.")
+    preset: Literal["grpo", "dr_grpo"] = Field(
+        default="grpo", description="Named point that fills the keys left out below."
+    )
     advantage: Literal["grpo", "dr_grpo"] = Field(
         description="Base advantage: (r - mean) / std, or r - mean. Preset: by its name."
     )
@@ -161,9 +179,11 @@ class AlgorithmConfig(Section):
     )
     clip_low: Annotated[float, Field(ge=0, lt=1)] = Field(description="Ratio may fall to 1 - clip_low. Preset: 0.2.")
     clip_high: NonNegativeFloat = Field(description="Ratio may rise to 1 + clip_high. Preset: 0.2.")
-    weighting: tuple[Literal["agrae"], ...] = Field((), description="Reweightings of the advantage, applied in order.")
-    agrae: AgraeConfig = Field(AgraeConfig(), description="Settings of the agrae weighting.")
-    beta: NonNegativeFloat = Field(0.0, description="Weight of the k3 divergence from the initial policy.")
+    weighting: tuple[Literal["agrae"], ...] = Field(
+        default=(), description="Reweightings of the advantage, applied in order."
+    )
+    agrae: AgraeConfig = Field(default=AgraeConfig(), description="Settings of the agrae weighting.")
+    beta: NonNegativeFloat = Field(default=0.0, description="Weight of the k3 divergence from the initial policy.")
 
     @model_validator(mode="before")
     @classmethod
@@ -177,48 +197,58 @@ class AlgorithmConfig(Section):
 class OptimConfig(Section):
     """AdamW with a warm-up and a schedule."""
 
-    lr: PositiveFloat = Field(1e-6, description="Peak learning rate.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay.")
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW moment decays.")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="Shape after the warm-up.")
-    warmup_steps: NonNegativeInt = Field(0, description="Optimiser steps of linear warm-up.")
-    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
+    lr: PositiveFloat = Field(default=1e-6, description="Peak learning rate.")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="Decoupled weight decay.")
+    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.999), description="AdamW moment decays.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="Shape after the warm-up."
+    )
+    warmup_steps: NonNegativeInt = Field(default=0, description="Optimiser steps of linear warm-up.")
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="Gradients are scaled down to this global norm.")
 
 
 class TrainConfig(Section):
     """The reinforcement-learning loop."""
 
-    num_steps: PositiveInt = Field(100, description="Rollout batches to learn from.")
-    updates_per_rollout: PositiveInt = Field(1, description="Optimiser steps per rollout batch, on disjoint groups.")
-    micro_batch_tokens: PositiveInt = Field(
-        16384, description="Token budget of one forward pass, padding included; changes memory and speed only."
+    num_steps: PositiveInt = Field(default=100, description="Rollout batches to learn from.")
+    updates_per_rollout: PositiveInt = Field(
+        default=1, description="Optimiser steps per rollout batch, on disjoint groups."
     )
-    checkpoint_every: NonNegativeInt = Field(50, description="Steps between checkpoints; 0 saves only at the end.")
-    keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints kept.")
-    rollout_log_every: PositiveInt = Field(10, description="Steps between saved rollouts; the first and last always are.")
-    optim: OptimConfig = Field(OptimConfig(), description="Optimiser of the reinforcement-learning loop.")
+    micro_batch_tokens: PositiveInt = Field(
+        default=16384, description="Token budget of one forward pass, padding included; changes memory and speed only."
+    )
+    checkpoint_every: NonNegativeInt = Field(
+        default=50, description="Steps between checkpoints; 0 saves only at the end."
+    )
+    keep_checkpoints: PositiveInt = Field(default=2, description="Newest checkpoints kept.")
+    rollout_log_every: PositiveInt = Field(
+        default=10, description="Steps between saved rollouts; the first and last always are."
+    )
+    optim: OptimConfig = Field(default=OptimConfig(), description="Optimiser of the reinforcement-learning loop.")
 
 
 class SftConfig(Section):
     """Warm start by supervised fine-tuning on worked solutions."""
 
-    num_steps: PositiveInt = Field(100, description="Optimiser steps.")
-    batch_size: PositiveInt = Field(64, description="Samples per optimiser step, over all processes.")
-    optim: OptimConfig = Field(OptimConfig(lr=1e-5, schedule="cosine"), description="Optimiser of the warm start.")
+    num_steps: PositiveInt = Field(default=100, description="Optimiser steps.")
+    batch_size: PositiveInt = Field(default=64, description="Samples per optimiser step, over all processes.")
+    optim: OptimConfig = Field(
+        default=OptimConfig(lr=1e-5, schedule="cosine"), description="Optimiser of the warm start."
+    )
 
 
 class EvaluateConfig(Section):
     """How sets are measured: num_samples sampled completions per problem, and optionally one greedy one."""
 
-    num_samples: PositiveInt = Field(4, description="Sampled completions per problem.")
-    ks: tuple[PositiveInt, ...] = Field((1, 4), description="pass@k is reported for these k.")
-    greedy: bool = Field(True, description="Also measure the most probable completion of every problem.")
-    temperature: PositiveFloat = Field(1.0, description="Sampling temperature.")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus of the sampled completions.")
+    num_samples: PositiveInt = Field(default=4, description="Sampled completions per problem.")
+    ks: tuple[PositiveInt, ...] = Field(default=(1, 4), description="pass@k is reported for these k.")
+    greedy: bool = Field(default=True, description="Also measure the most probable completion of every problem.")
+    temperature: PositiveFloat = Field(default=1.0, description="Sampling temperature.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Nucleus of the sampled completions.")
     max_completion_tokens: PositiveInt | None = Field(
-        None, description="Bound on the tokens of a completion; null takes rollout.max_completion_tokens."
+        default=None, description="Bound on the tokens of a completion; null takes rollout.max_completion_tokens."
     )
-    every: NonNegativeInt = Field(0, description="Steps between evaluations; 0 measures only before and after.")
+    every: NonNegativeInt = Field(default=0, description="Steps between evaluations; 0 measures only before and after.")
 
     @model_validator(mode="after")
     def _enough_samples(self) -> EvaluateConfig:
@@ -233,16 +263,16 @@ class EvaluateConfig(Section):
 class TrackerConfig(Section):
     """Where metrics go besides metrics.jsonl."""
 
-    wandb: Literal["off", "offline", "online"] = Field("off", description="Weights & Biases logging.")
-    project: str = Field("mm-agrae", description="Weights & Biases project.")
+    wandb: Literal["off", "offline", "online"] = Field(default="off", description="Weights & Biases logging.")
+    project: str = Field(default="mm-agrae", description="Weights & Biases project.")
 
 
 class RunConfig(Section):
     """One runnable thing."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the recipe; names its run folders.")
-    seed: NonNegativeInt = Field(0, description="Decides every random choice of the run.")
-    output_dir: str = Field("runs", description="Run folders are made below it.")
+    seed: NonNegativeInt = Field(default=0, description="Decides every random choice of the run.")
+    output_dir: str = Field(default="runs", description="Run folders are made below it.")
     model: ModelConfig
     data: DataConfig
     images: ImageConfig = ImageConfig()
@@ -261,6 +291,6 @@ class RunConfig(Section):
         if self.rollout.num_prompts % self.train.updates_per_rollout:
             raise ValueError(
                 f"rollout.num_prompts is {self.rollout.num_prompts}, which train.updates_per_rollout "
-                f"{self.train.updates_per_rollout} does not divide: every update needs as many groups. Change one of them."
+                f"{self.train.updates_per_rollout} does not divide: every update needs as many groups. Change either."
             )
         return self

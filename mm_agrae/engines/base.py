@@ -52,6 +52,6 @@ def check_request(prompts: Sequence[RenderedPrompt], sampling: Sampling, seeds: 
     """
     if len(seeds) != len(prompts) or any(len(row) != sampling.num_completions for row in seeds):
         raise ValueError(
-            f"there are {len(prompts)} prompts with {sampling.num_completions} completions each, but the seeds have the "
-            f"shape {[len(row) for row in seeds]}. Give one seed per completion."
+            f"there are {len(prompts)} prompts with {sampling.num_completions} completions each, but the seeds have "
+            f"the shape {[len(row) for row in seeds]}. Give one seed per completion."
         )

@@ -1,4 +1,4 @@
-"""Samples -> rendered prompts that fit the token budget. What does not fit is refused, counted and named; nothing is cut."""
+"""Samples -> rendered prompts that fit the token budget. What does not is refused, counted, named; nothing is cut."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ class Feed:
 
     def admit(self, sample: Sample) -> Prompt | None:
         """The prompt of a sample, or None, logged, when it is over rollout.max_prompt_tokens."""
-        prompt = make_prompt(
-            sample, system=self.config.prompt.system, instruction=self.config.prompt.instruction
-        )
+        prompt = make_prompt(sample, system=self.config.prompt.system, instruction=self.config.prompt.instruction)
         length, budget = count_tokens(self.policy, prompt, self.config.images), self.config.rollout.max_prompt_tokens
         if length <= budget:
             return prompt

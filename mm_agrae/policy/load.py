@@ -199,8 +199,8 @@ def _check_family(config: Any, sees: bool) -> None:
     other = sorted({kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"})
     if other:
         raise ConfigError(
-            f"model type {config.model_type!r} has layers of kind {', '.join(other)}, but only full attention can share "
-            "a prompt between completions. Choose a model whose layers all attend to everything."
+            f"model type {config.model_type!r} has layers of kind {', '.join(other)}, but only full attention can "
+            "share a prompt between completions. Choose a model whose layers all attend to everything."
         )
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text, name, None) not in (None, 1, 1.0):

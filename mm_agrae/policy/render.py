@@ -48,7 +48,7 @@ def render(policy: Policy, prompt: Prompt, images: ImageConfig) -> RenderedPromp
     pixel_values, grid = _patches(policy, prompt, images)
     counts = (grid.prod(dim=1) // policy.image_processor.merge_size**2).tolist()  # type: ignore[union-attr]
     token_ids = _expand(unexpanded, policy.image_token_id, counts)
-    types = (torch.tensor(token_ids) == policy.image_token_id).long()
+    types = torch.tensor([int(token == policy.image_token_id) for token in token_ids])
     positions, delta = policy.backbone.get_rope_index(
         torch.tensor([token_ids]), mm_token_type_ids=types[None], image_grid_thw=grid
     )
@@ -80,8 +80,8 @@ def _tokenise(policy: Policy, prompt: Prompt) -> list[int]:
     if policy.image_token_id is not None and ids.count(policy.image_token_id) != expected:
         raise DataError(
             f"sample {prompt.sample.id!r} has {expected} images, but its rendered text holds "
-            f"{ids.count(policy.image_token_id)} image placeholders: the question contains the placeholder token itself, "
-            "or the chat template drops images. Mend the question or the template."
+            f"{ids.count(policy.image_token_id)} image placeholders: the question contains the placeholder token "
+            "itself, or the chat template drops images. Mend the question or the template."
         )
     return ids
 
@@ -100,7 +100,7 @@ def _factor(policy: Policy, images: ImageConfig) -> int:
     processor = policy.image_processor
     if processor is None:
         raise ConfigError(
-            "the data has images, but the model takes text only. Choose a vision-language model, or data without images."
+            "the data has images, but the model takes text only. Choose a vision-language model, or data without any."
         )
     factor = processor.patch_size * processor.merge_size
     if images.max_pixels < factor * factor:
@@ -123,7 +123,7 @@ def _fitted_size(width: int, height: int, factor: int, images: ImageConfig, samp
         )
     except ValueError as error:
         raise DataError(
-            f"sample {sample_id!r} has an image of {width}x{height} pixels: {error}. Crop the image or remove the sample."
+            f"sample {sample_id!r} has an image of {width}x{height} pixels: {error}. Crop it or remove the sample."
         ) from error
     return fitted_width, fitted_height
 

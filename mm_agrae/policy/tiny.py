@@ -113,9 +113,7 @@ SIZES: dict[str, Size] = {
 }
 
 
-def build_model_folder(
-    out: Path, *, architecture: str, size: str, corpus: Iterable[str], seed: int
-) -> int:
+def build_model_folder(out: Path, *, architecture: str, size: str, corpus: Iterable[str], seed: int) -> int:
     """Build an embedded model and save it as an ordinary model folder.
 
     Args:
@@ -250,9 +248,9 @@ def _processor(architecture: str, size: Size, tokenizer: Any) -> Any:
     budget = {"shortest_edge": 4 * factor * factor, "longest_edge": 1024 * factor * factor}
     patches = {"patch_size": size.patch, "temporal_patch_size": 2, "merge_size": 2}
     image = transformers.Qwen2VLImageProcessor(size=budget, **patches)
-    if architecture == "qwen3_vl":
-        video = transformers.Qwen3VLVideoProcessor(**patches)
-        return transformers.Qwen3VLProcessor(image, tokenizer, video, chat_template=CHAT_TEMPLATE)
-    video = transformers.Qwen2VLVideoProcessor(**patches)
-    kind = transformers.Qwen2VLProcessor if architecture == "qwen2_vl" else transformers.Qwen2_5_VLProcessor
-    return kind(image, tokenizer, video, chat_template=CHAT_TEMPLATE)
+    kind, video = {
+        "qwen2_vl": (transformers.Qwen2VLProcessor, transformers.Qwen2VLVideoProcessor),
+        "qwen2_5_vl": (transformers.Qwen2_5_VLProcessor, transformers.Qwen2VLVideoProcessor),
+        "qwen3_vl": (transformers.Qwen3VLProcessor, transformers.Qwen3VLVideoProcessor),
+    }[architecture]
+    return kind(image, tokenizer, video(**patches), chat_template=CHAT_TEMPLATE)

@@ -1,8 +1,8 @@
 """Make `import torchvision` work beside a torch build that cannot load its compiled operators.
 
 transformers' Qwen-VL processors and qwen-vl-utils import torchvision. Its wheels are built against CUDA torch; beside a
-CPU-only torch the library does not load and the import stops at "operator torchvision::nms does not exist". Nothing here
-calls the two operators that the import asks for, so declaring them is enough.
+CPU-only torch the library does not load and the import stops at "operator torchvision::nms does not exist". Nothing
+here calls the two operators that the import asks for, so declaring them is enough.
 """
 
 from __future__ import annotations
