@@ -82,7 +82,6 @@ _METRICS = (
     Metric("throughput/update_tokens_per_s", "tokens trained on per second of update", "tokens/s", "up"),
     Metric("memory/gpu_peak_bytes", "peak allocated GPU memory of the step, largest over ranks", "bytes", "down"),
     Metric("sft/loss_nats", "mean negative log-probability per completion token", "nats", "down"),
-    Metric("sft/token_accuracy_frac", "fraction of completion tokens that are the most probable one", "fraction", "up"),
     Metric("sft/grad_norm", "global gradient norm before clipping", "", "none"),
     Metric("sft/learning_rate", "learning rate of the update", "", "none"),
     Metric("sft/tokens_per_s", "tokens trained on per second", "tokens/s", "up"),
