@@ -40,7 +40,7 @@ def agrae(
     correct: Flags,
     *,
     batch_accuracy: float,
-    alpha: float = 1.0,
+    alpha: float = 0.5,
     variant: Variant = "paper",
     sample_level: bool = True,
     group_level: bool = True,
@@ -51,7 +51,8 @@ def agrae(
         advantages: Base advantages, of any scale.
         correct: Flags of the same rollouts; an unscored rollout (NaN) counts in no success rate.
         batch_accuracy: ω in [0, 1]: fraction of correct rollouts of the global batch, before any filtering.
-        alpha: Batch accuracy from which positive advantages keep their full weight; above 0.
+        alpha: Batch accuracy from which positive advantages keep their full weight; above 0. The paper takes 1 for text
+            mathematics and 0.5 for multimodal sets.
         variant: Form of the weights.
         sample_level: Apply Eq. 12. A group whose flags are all equal has no such weight and is left as it is.
         group_level: Apply Eq. 13.

@@ -32,10 +32,10 @@ def test_golden(case):
     no_std = dr_grpo(rewards, correct)
     for actual, expected in (
         (base(correct, "code"), code["grpo_std"]),
-        (agrae(base(correct, "code"), correct, batch_accuracy=omega, variant="code"), code["agrae_std"]),
+        (agrae(base(correct, "code"), correct, batch_accuracy=omega, alpha=1.0, variant="code"), code["agrae_std"]),
         (no_std, code["dr_grpo"]),
-        (agrae(no_std, correct, batch_accuracy=omega, variant="code"), code["agrae_no_std"]),
-        (agrae(base(correct), correct, batch_accuracy=omega), case["paper_alpha_1"]),
+        (agrae(no_std, correct, batch_accuracy=omega, alpha=1.0, variant="code"), code["agrae_no_std"]),
+        (agrae(base(correct), correct, batch_accuracy=omega, alpha=1.0), case["paper_alpha_1"]),
         (agrae(base(correct), correct, batch_accuracy=omega, alpha=0.5), case["paper_alpha_0.5"]),
     ):
         torch.testing.assert_close(actual, torch.tensor(expected), atol=GOLDEN["tolerance"], rtol=0)
@@ -46,7 +46,7 @@ def test_worked_example():
     # p = 1/4, ω = 1/2, A = [sqrt 3, -1/sqrt 3 ...].
     # Eq. 12 weight: 0.5/(2 · 1/2) + 0.5/(2 · sqrt(3)/2) = 1/2 + 1/(2 sqrt 3) = 0.788675.
     # Positive 1.732051 · 0.788675 = 1.366025, then Eq. 13 with α = 1 halves it: 0.683013. Negatives -0.455342.
-    result = agrae(base(correct), correct, batch_accuracy=0.5)
+    result = agrae(base(correct), correct, batch_accuracy=0.5, alpha=1.0)
     torch.testing.assert_close(result, torch.tensor([[0.683013, -0.455342, -0.455342, -0.455342]]), atol=1e-6, rtol=0)
     # With α = 0.5 positives keep their weight.
     assert float(agrae(base(correct), correct, batch_accuracy=0.5, alpha=0.5)[0, 0]) == pytest.approx(1.366025)
@@ -115,7 +115,7 @@ def test_each_level_acts_alone():
     advantages = base(correct)
     neither = agrae(advantages, correct, batch_accuracy=0.5, sample_level=False, group_level=False)
     assert torch.equal(neither, advantages)
-    group_only = agrae(advantages, correct, batch_accuracy=0.5, sample_level=False)
+    group_only = agrae(advantages, correct, batch_accuracy=0.5, alpha=1.0, sample_level=False)
     torch.testing.assert_close(group_only, torch.where(advantages > 0, advantages / 2, advantages))
     sample_only = agrae(advantages, correct, batch_accuracy=0.5, group_level=False)
     torch.testing.assert_close(sample_only / advantages, torch.full((1, 4), 0.5 + 0.5 / math.sqrt(3)))
