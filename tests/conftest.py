@@ -13,16 +13,25 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_processors.visual_gym.write import write_gym
+from mm_agrae.config.schema import ImageConfig, ModelConfig
 from mm_agrae.data.dataset import open_dataset
+from mm_agrae.data.images import encode_png
+from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.render import render
 from mm_agrae.policy.tiny import build_model_folder
+from mm_agrae.prompts import make_prompt
 from mm_agrae.prompts.texts import INSTRUCTIONS
+from mm_agrae.records import RenderedPrompt, Sample
 
 torch.set_num_threads(1)
 
@@ -72,3 +81,44 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, gym_folder: Path) -> 
 def recipe_text() -> Callable[[Path, Path], str]:
     """recipe_text(model, data): YAML of a run with 4 prompts and 4 completions of up to 8 tokens, for two steps."""
     return lambda model, data: RECIPE.format(model=model, data=data)
+
+
+@pytest.fixture(scope="session")
+def policy_of(model_folder: Callable[[str], Path]) -> Callable[[str], Policy]:
+    """policy_of(architecture): that embedded model, loaded once. Tests share it: change only copies of it."""
+
+    @functools.cache
+    def load(architecture: str) -> Policy:
+        return load_policy(ModelConfig(path=str(model_folder(architecture)), device="cpu"))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> Callable[..., Sample]:
+    """make_sample((width, height), ..., question=..., seed=...): a problem with pictures of noise of these sizes."""
+
+    def make(*sizes: tuple[int, int], question: str = "How many red circles are there?", seed: int = 0) -> Sample:
+        draw = np.random.Generator(np.random.PCG64(seed))
+        pictures = [Image.fromarray(draw.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+        return Sample(
+            id=f"noise-{seed}",
+            question="<image>" * len(sizes) + question,
+            target="1",
+            images=tuple(encode_png(picture) for picture in pictures),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rendered(make_sample: Callable[..., Sample]) -> Callable[..., RenderedPrompt]:
+    """rendered(policy, (width, height), ..., question=..., seed=...): the same, as that model sees it."""
+
+    def make(
+        policy: Policy, *sizes: tuple[int, int], question: str = "How many red circles are there?", seed: int = 0
+    ) -> RenderedPrompt:
+        prompt = make_prompt(make_sample(*sizes, question=question, seed=seed), system="none", instruction="none")
+        return render(policy, prompt, ImageConfig(min_pixels=256, max_pixels=4096))
+
+    return make

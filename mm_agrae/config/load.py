@@ -83,12 +83,12 @@ def _apply(values: dict, override: str) -> None:
     *parents, last = key.strip().split(".")
     target = values
     for parent in parents:
-        child = target.get(parent)
-        if child is None:
-            child = target[parent] = {}
+        child = {} if target.get(parent) is None else target[parent]
         if not isinstance(child, dict):
             raise ConfigError(f"override {override!r}: {parent!r} holds {child!r}, which has no keys below it.")
-        target = child
+        # A copy: sections that share a YAML anchor are one object, and only the one that is named may change.
+        target[parent] = dict(child)
+        target = target[parent]
     target[last] = _parse_yaml(text, f"the value of override {override!r}")
 
 

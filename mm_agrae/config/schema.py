@@ -15,7 +15,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -190,7 +190,9 @@ class AlgorithmConfig(Section):
     def _fill_from_preset(cls, values: dict) -> dict:
         if not isinstance(values, dict):
             return values
-        preset = PRESETS.get(values.get("preset", "grpo"), {})
+        name = values.get("preset", "grpo")
+        # An unknown name is refused by its field; the keys it would have filled need no second complaint.
+        preset = PRESETS[name] if isinstance(name, str) and name in PRESETS else PRESETS["grpo"]
         return {**preset, **values}
 
 
@@ -199,7 +201,7 @@ class OptimConfig(Section):
 
     lr: PositiveFloat = Field(default=1e-6, description="Peak learning rate.")
     weight_decay: NonNegativeFloat = Field(default=0.0, description="Decoupled weight decay.")
-    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.999), description="AdamW moment decays.")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), description="AdamW moment decays.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="Shape after the warm-up."
     )

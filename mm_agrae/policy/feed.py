@@ -57,7 +57,7 @@ class Feed:
         """The next `count` admitted prompts of the endless order, and where it goes on.
 
         Raises:
-            DataError: A whole epoch was refused.
+            DataError: Every sample is refused.
         """
         prompts: list[Prompt] = []
         in_a_row = 0
@@ -68,7 +68,8 @@ class Feed:
             cursor = Cursor(cursor.position + 1, cursor.refused + (prompt is None))
             if prompt:
                 prompts.append(prompt)
-            elif in_a_row > len(samples):
+            # One that fits may come first in an epoch and last in the next, with 2n - 2 refusals in between.
+            elif in_a_row >= 2 * len(samples) - 1:
                 raise DataError(
                     f"all {len(samples)} samples are over rollout.max_prompt_tokens "
                     f"{self.config.rollout.max_prompt_tokens}. Raise it, or lower images.max_pixels."

@@ -59,7 +59,8 @@ def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "B T H"]:
         inputs["mm_token_type_ids"] = layout.mm_token_type_ids
     if layout.pixel_values is not None and layout.image_grid_thw is not None:
         inputs |= {"pixel_values": layout.pixel_values, "image_grid_thw": layout.image_grid_thw}
-    return policy.backbone(**inputs, use_cache=False).last_hidden_state
+    with policy.recomputing():
+        return policy.backbone(**inputs, use_cache=False).last_hidden_state
 
 
 def logits_of(policy: Policy, states: Float[Tensor, "K H"], temperature: float) -> Float[Tensor, "K V"]:

@@ -92,6 +92,26 @@ class Policy:
             yield
 
     @contextlib.contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Gradient checkpointing, where it is switched on and a gradient is wanted.
+
+        transformers recomputes only in layers that are in training mode. Those layers alone get it, for one forward
+        pass: their parts stay in evaluation mode, so dropout stays off, and generation keeps its cache.
+        """
+        layers = [
+            module
+            for module in self.backbone.modules()
+            if torch.is_grad_enabled() and getattr(module, "gradient_checkpointing", False)
+        ]
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
+    @contextlib.contextmanager
     def without_adapters(self) -> Iterator[None]:
         """The initial policy of a LoRA run: the same model with its adapters off."""
         with self.model.disable_adapter():  # type: ignore[operator]
@@ -147,12 +167,15 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
     source = config.path if weights is None or config.lora else str(weights)
-    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-    model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa")
+    model = _load_model(source, sees)
     processor = _load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
     _freeze(model, config.freeze, sees)
     if config.lora:
+        if "language" in config.freeze:
+            raise ConfigError(
+                "model.freeze holds language, but model.lora trains adapters in the language model. Drop one of them."
+            )
         model = _with_adapters(model, config, weights)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -210,16 +233,32 @@ def _check_family(config: Any, sees: bool) -> None:
             )
 
 
-def _load_processor(path: str, sees: bool) -> Any:
-    if not sees:
-        return transformers.AutoTokenizer.from_pretrained(path)
+def _load_model(path: str, sees: bool) -> Any:
+    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     try:
-        return transformers.AutoProcessor.from_pretrained(path)
+        return auto.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"model.path {path!r} has a vision tower but no processor that can be loaded: {error}\n"
-            "Add the processor's files (processor_config.json, tokenizer.json) to the folder."
+            f"model.path {path!r} has a configuration but no model that can be loaded: {error}\n"
+            "Give a folder with the weights of a language model or a vision-language model."
         ) from error
+
+
+def _load_processor(path: str, sees: bool) -> Any:
+    auto = transformers.AutoProcessor if sees else transformers.AutoTokenizer
+    try:
+        processor = auto.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.path {path!r} has no {'processor' if sees else 'tokenizer'} that can be loaded: {error}\n"
+            "Add its files (tokenizer.json and, for images, processor_config.json) to the folder."
+        ) from error
+    if not (processor.tokenizer if sees else processor).chat_template:
+        raise ConfigError(
+            f"model.path {path!r} has no chat template, which turns a problem into a prompt. "
+            "Choose a model that was tuned to chat, or add a chat_template.jinja to the folder."
+        )
+    return processor
 
 
 def _freeze(model: Any, parts: tuple[str, ...], sees: bool) -> None:
@@ -248,13 +287,19 @@ def _with_adapters(model: Any, config: ModelConfig, weights: Path | None) -> Any
     names = "|".join(config.lora.target_modules)
     settings = peft.LoraConfig(
         r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         # Only the language model: the vision tower has layers of the same names.
         target_modules=rf"^(?!.*visual).*\.({names})$",
         task_type="CAUSAL_LM",
     )
-    return peft.get_peft_model(model, settings)
+    try:
+        return peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise ConfigError(
+            f"model.lora.target_modules is {list(config.lora.target_modules)}, but the language model has no such "
+            "layers. Name linear layers of this model."
+        ) from error
 
 
 def _banned(tokenizer: Any) -> tuple[int, ...]:

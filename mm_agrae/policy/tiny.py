@@ -133,7 +133,7 @@ def build_model_folder(out: Path, *, architecture: str, size: str, corpus: Itera
         raise ConfigError(f"architecture is {architecture!r}, but must be one of {', '.join(ARCHITECTURES)}.")
     if size not in SIZES:
         raise ConfigError(f"model size is {size!r}, but must be one of {', '.join(SIZES)}.")
-    if out.exists() and any(out.iterdir()):
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ConfigError(f"model folder {out} exists and is not empty. Choose another folder or remove it.")
     tokenizer = train_tokenizer(corpus, vocab_size=SIZES[size].vocab)
     config = model_config(architecture, SIZES[size], tokenizer)
