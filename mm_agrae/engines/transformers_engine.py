@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mm_agrae.engines.base import check_request
+from mm_agrae.errors import EngineError
 from mm_agrae.policy.forward import logits_of
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
@@ -154,6 +155,8 @@ def _draw(policy: Policy, hidden: Tensor, sampling: Sampling, uniforms: Tensor) 
     """Next ids [R] and their log-probabilities [R] at the sampling temperature, before any nucleus is cut."""
     logits = logits_of(policy, hidden, sampling.temperature or 1.0)
     log_softmax = logits.log_softmax(dim=-1)  # [R, V]
+    if log_softmax[:, 0].isnan().any():  # one logit that is not a number makes its whole row so
+        raise EngineError("the model's logits are not finite. Resume from a checkpoint with a lower learning rate.")
     if sampling.temperature == 0:
         ids = logits.argmax(dim=-1)
     else:
