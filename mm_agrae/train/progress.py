@@ -27,7 +27,7 @@ class Progress:
         self.shown = 0
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        width = 2 * len(str(self.num_steps)) + 1
+        width = max(len("step"), 2 * len(str(self.num_steps)) + 1)
         if self.shown % REPEAT_HEADING == 0:
             widths = [int(form.split(".")[0]) for _, _, form in COLUMNS]
             names = [name.rjust(size) for (name, _, _), size in zip(COLUMNS, widths, strict=True)]

@@ -15,6 +15,7 @@ from mm_agrae.errors import CheckpointError, DataError
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.load import Policy, load_policy, save_weights
 from mm_agrae.policy.optim import make_optimizer
+from mm_agrae.seeding import seed_for
 from mm_agrae.store.checkpoint import latest_checkpoint, prune, read_state, save_checkpoint
 from mm_agrae.store.provenance import environment
 from mm_agrae.store.run_dir import RunDir
@@ -28,8 +29,8 @@ MODEL_FOLDER = "model"
 class Session:
     """An open run on one rank. `step` and `cursor` move; everything else stays.
 
-    Nothing in a run draws from a global random generator (every draw has a seed of its own, from the step and the
-    sample), so step and cursor are all the randomness there is to save.
+    Once the model is made, nothing in a run draws from a global random generator (every draw has a seed of its own, from
+    the step and the place in it), so step and cursor are all the randomness there is to save.
 
     Attributes:
         tracker: On the main process only.
@@ -113,7 +114,10 @@ def open_session(
     run_dir = _existing_run(out, config) if resume else None
     checkpoint = latest_checkpoint(run_dir.checkpoints) if run_dir else None
     state = read_state(checkpoint) if checkpoint else None
-    policy = load_policy(config.model, world.device, weights=checkpoint / MODEL_FOLDER if checkpoint else None)
+    # Fresh adapters draw from the global generator: seeded, every rank and every repetition starts from the same ones.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(config.seed, "adapters"))
+        policy = load_policy(config.model, world.device, weights=checkpoint / MODEL_FOLDER if checkpoint else None)
     optimizer = make_optimizer(policy.trainable(), optim)
     if checkpoint:
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))

@@ -1,0 +1,117 @@
+"""A run that is killed and resumed is the run that was never killed: weights, optimiser, metrics, completions."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import run_files
+from conftest import environment
+
+from mm_agrae.cli.jobs import run_sft, run_train
+from mm_agrae.store.run_dir import RunDir
+
+# Enough steps that a kill falls in the middle.
+LONG = ["train.num_steps=16", "sft.num_steps=6", "evaluate.every=5"]
+
+
+def ignore(line: str) -> None:
+    """Nobody reads these lines."""
+
+
+def start(*words: str | Path, program: Sequence[str] = ("-m", "mm_agrae.cli.main")) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, words)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def killed_while_saving(step: int, *words: str | Path) -> None:
+    """Run the command line, which gets SIGKILL between two files of the checkpoint of `step`."""
+    program = (
+        "import os, pathlib, signal, torch\n"
+        "real = torch.save\n"
+        "def save(value, path):\n"
+        "    real(value, path)\n"
+        f"    if pathlib.Path(path).parent.name == '.step_{step:06d}.tmp':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "torch.save = save\n"
+        "from mm_agrae.cli.main import main\n"
+        "main()\n"
+    )
+    assert start(*words, program=("-c", program)).wait() == -signal.SIGKILL
+
+
+def killed_when(ready: Callable[[], bool], *words: str | Path) -> None:
+    """Run the command line until `ready` says so, then kill it with SIGKILL."""
+    process = start(*words)
+    while not ready() and process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+
+
+def check_equal(run: RunDir, straight: RunDir) -> None:
+    assert run_files.metrics(run) == run_files.metrics(straight)
+    assert run_files.weights(run) == run_files.weights(straight)
+    assert run_files.optimizer(run) == run_files.optimizer(straight)
+    assert run_files.state(run) == run_files.state(straight)
+    assert run_files.groups(run) == run_files.groups(straight)
+
+
+def test_killed_and_resumed_training_is_exact(recipe: Path, tmp_path: Path) -> None:
+    straight = run_train(recipe, LONG, tmp_path / "straight", False, ignore)
+    assert any(line["group/mixed_frac"] > 0 for line in run_files.metrics(straight)[1:])
+
+    out = tmp_path / "killed"
+    saved, wanted = out / "checkpoints" / "step_000002" / "COMPLETE", random.SystemRandom().randrange(3, 8)
+    lines = out / "metrics.jsonl"
+    # At a moment chosen by chance after the first checkpoint; line 1 is the evaluation before training.
+    killed_when(
+        lambda: saved.exists() and lines.read_bytes().count(b"\n") > wanted, "train", recipe, *LONG, "--out", out
+    )
+    assert not (out / "checkpoints" / "step_000016").exists(), "killed too late to show anything"
+    # Again, in the middle of writing the last checkpoint.
+    killed_while_saving(16, "train", recipe, *LONG, "--out", out, "--resume")
+    assert (out / "checkpoints" / ".step_000016.tmp" / "optimizer.pt").exists()
+    said: list[str] = []
+    run = run_train(recipe, LONG, out, True, said.append)
+    assert any(line.endswith("after step 14") for line in said)
+    check_equal(run, straight)
+    assert not list(run.checkpoints.glob(".*"))
+
+
+def test_killed_and_resumed_warm_start_is_exact(recipe: Path, tmp_path: Path) -> None:
+    straight = run_sft(recipe, LONG, tmp_path / "straight", False, ignore)
+    out = tmp_path / "killed"
+    killed_while_saving(4, "sft", recipe, *LONG, "--out", out)
+    check_equal(run_sft(recipe, LONG, out, True, ignore), straight)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(recipe: Path, tmp_path: Path) -> None:
+    """Its metrics hold lines of steps that no checkpoint knows."""
+    straight = run_train(recipe, [], tmp_path / "straight", False, ignore)
+    run = run_train(recipe, [], tmp_path / "run", False, ignore)
+    for checkpoint in run.checkpoints.iterdir():
+        (checkpoint / "COMPLETE").unlink()
+    check_equal(run_train(recipe, [], run.path, True, ignore), straight)
+
+
+def test_adapters_resume_exactly(recipe: Path, tmp_path: Path) -> None:
+    """The checkpoint holds the adapters alone; the reference of the divergence is the model without them."""
+    overrides = ["model.lora.rank=2", "algorithm.beta=0.1", "train.optim.lr=1e-2"]
+    straight = run_train(recipe, overrides, tmp_path / "straight", False, ignore)
+    run = run_train(recipe, overrides, tmp_path / "run", False, ignore)
+    (run.checkpoints / "step_000004" / "COMPLETE").unlink()
+    resumed = run_train(recipe, overrides, run.path, True, ignore)
+    assert run_files.metrics(resumed) == run_files.metrics(straight)
+    assert run_files.optimizer(resumed) == run_files.optimizer(straight)
+    assert run_files.metrics(straight)[-1]["policy/kl_nats"] > 0

@@ -1,0 +1,73 @@
+"""Two processes of one run are one run: same completions, same curve, files written once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import run_files
+from conftest import environment
+
+from mm_agrae.cli.jobs import run_train
+from mm_agrae.store.run_dir import RunDir
+
+# 3 prompts on 2 processes: an uneven tail, and with every third problem in words, ranks with pictures and without.
+SETTINGS = ["train.num_steps=3", "evaluate.num_samples=2", "algorithm.beta=0.02", "train.updates_per_rollout=3"]
+
+
+def torchrun(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Two processes on a free port."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [*command, "-m", "mm_agrae.cli.main", *map(str, words)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def check_same_run(two: RunDir, one: RunDir) -> None:
+    """Everything counted is equal; everything computed differs by rounding in another order of sums."""
+    for ours, theirs in zip(run_files.metrics(two), run_files.metrics(one), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=2e-5), f"step {ours['step']}"
+        for key in theirs:
+            if key.startswith(("reward/", "group/", "verify/", "eval/")) or key.endswith("_tokens"):
+                assert ours[key] == theirs[key], key
+    together, alone = run_files.groups(two), run_files.groups(one)
+    assert list(together) == list(alone)
+    for name, groups in together.items():
+        assert [group["sample_id"] for group in groups] == [group["sample_id"] for group in alone[name]]
+        for group, same in zip(groups, alone[name], strict=True):
+            assert [rollout["token_ids"] for rollout in group["rollouts"]] == [
+                rollout["token_ids"] for rollout in same["rollouts"]
+            ]
+            assert group["prompt_hash"] == same["prompt_hash"]
+
+
+def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
+    alone = run_train(recipe, SETTINGS, tmp_path / "one", False, lambda line: None)
+    ended = torchrun("train", recipe, *SETTINGS, "--out", tmp_path / "two")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    check_same_run(RunDir.open(tmp_path / "two"), alone)
+    # One of the processes speaks.
+    assert ended.stdout.count("report: ") == 1
+    assert sum(line.strip().startswith("1/3") for line in ended.stdout.splitlines()) == 1
+    pictures = [[bool(group["images"]) for group in groups] for groups in run_files.groups(alone).values()]
+    assert any(len(set(step)) == 2 for step in pictures), "no step mixes pictures and words"
+
+
+def test_a_problem_of_one_process_stops_both(recipe: Path, mixed_data: Path, tmp_path: Path) -> None:
+    """A picture cut short is found by the one process that decodes it."""
+    from test_bad_input import cut_short_after
+
+    data = cut_short_after(2, tmp_path / "data")
+    out = tmp_path / "run"
+    ended = torchrun("train", recipe, f"data.train.path={data}", "--out", out)
+    assert ended.returncode != 0
+    assert "cannot be decoded" in ended.stderr
+    assert "The run is saved up to step" in ended.stderr
+    assert list(out.glob("checkpoints/step_*/COMPLETE"))

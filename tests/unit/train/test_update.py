@@ -1,0 +1,301 @@
+"""One update is one weighted sum: how it is cut, ordered or skipped changes nothing, and it is the equation's."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import mm_agrae.train.update as update_module
+from mm_agrae.config.schema import AlgorithmConfig, ImageConfig, ModelConfig, TrainConfig
+from mm_agrae.data.dataset import open_dataset
+from mm_agrae.metrics.catalogue import check_keys
+from mm_agrae.policy.forward import score
+from mm_agrae.policy.layout import Row, make_layout
+from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.optim import make_optimizer
+from mm_agrae.policy.render import render
+from mm_agrae.prompts import make_prompt
+from mm_agrae.records import Completion, RenderedPrompt, Rollout, RolloutGroup, Verdict
+from mm_agrae.train.assemble import assemble
+from mm_agrae.train.distributed import World
+from mm_agrae.train.experience import Experience, experience
+from mm_agrae.train.update import Learner, update
+
+# Correct completions of each of 4 groups of 3; groups 1 and 3 have no advantage.
+CORRECT = [[1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 1, 1]]
+LENGTHS = [[2, 5, 3], [1, 4, 2], [6, 1, 2], [3, 3, 3]]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def prompts(model_folder: Callable[[str], Path], gym_folder: Path) -> list[RenderedPrompt]:
+    policy = load_policy(ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cpu"))
+    samples = open_dataset(gym_folder, "train")
+    return [
+        render(
+            policy,
+            make_prompt(samples[index], system="none", instruction="none"),
+            ImageConfig(min_pixels=1024, max_pixels=4096),
+        )
+        for index in range(4)
+    ]
+
+
+@pytest.fixture
+def policy(model_folder: Callable[[str], Path]) -> Policy:
+    return load_policy(ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cpu"))
+
+
+def group(prompt: RenderedPrompt, correct: Sequence[int], lengths: Sequence[int]) -> RolloutGroup:
+    return RolloutGroup(prompt=prompt, rollouts=tuple(map(rollout, correct, lengths)), weights_version=0)
+
+
+def rollout(correct: int, length: int) -> Rollout:
+    ids = tuple((37 * length + 11 * place + 5 * correct) % 300 + 20 for place in range(length))
+    verdict = Verdict(
+        status="correct" if correct else "wrong",
+        answer="1",
+        span=None,
+        answer_form=None,
+        target_form=None,
+        kind="integer",
+        rule="test",
+        formatted=True,
+        seconds=0.0,
+    )
+    completion = Completion(token_ids=ids, logprobs=(-1.0,) * length, text="1", stop_reason="eos")
+    return Rollout(completion=completion, verdict=verdict, reward=0.9 * correct + 0.1)
+
+
+def learner(policy: Policy, world: World, *, train: dict | None = None, algorithm: dict | None = None) -> Learner:
+    settings = TrainConfig.model_validate(
+        {"num_steps": 10, "optim": {"lr": 1e-3, "max_grad_norm": 1e6}} | (train or {})
+    )
+    bound = assemble(AlgorithmConfig.model_validate(algorithm or {}))
+    reference = None
+    if bound.beta:
+        reference = replace(policy, model=copy.deepcopy(policy.model).requires_grad_(False))
+    return Learner(
+        policy=policy,
+        reference=reference,
+        optimizer=make_optimizer(policy.trainable(), settings.optim),
+        algorithm=bound,
+        config=settings,
+        temperature=0.7,
+        max_completion_tokens=8,
+        world=world,
+    )
+
+
+def batch_of(of: Learner, prompts: Sequence[RenderedPrompt], order: Sequence[int] = (0, 1, 2, 3)) -> Experience:
+    groups = [group(prompts[index], CORRECT[index], LENGTHS[index]) for index in order]
+    return experience(groups, of.algorithm, of.world)
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
+    """Gradients of every optimiser step, as the optimiser gets them."""
+    seen: list[list[Tensor]] = []
+    real = update_module.optimizer_step
+
+    def spy(optimizer, parameters, *, lr, max_grad_norm):
+        seen.append([parameter.grad.clone() for parameter in parameters])
+        return real(optimizer, parameters, lr=lr, max_grad_norm=max_grad_norm)
+
+    monkeypatch.setattr(update_module, "optimizer_step", spy)
+    return seen
+
+
+def close(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    scale = max(float(tensor.abs().max()) for tensor in expected)
+    assert scale > 0
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * scale)
+
+
+def fresh(policy: Policy) -> Policy:
+    return replace(policy, model=copy.deepcopy(policy.model))
+
+
+@pytest.mark.parametrize("preset", [{}, {"aggregation": "token_mean"}, {"preset": "dr_grpo"}, {"beta": 0.1}])
+def test_packing_and_order_change_nothing(policy, world, prompts, gradients, preset):
+    """A budget of 30 tokens tears every group into pieces of one or two completions."""
+    whole, torn, turned = (
+        learner(fresh(policy), world, train={"micro_batch_tokens": tokens}, algorithm=preset)
+        for tokens in (10000, 30, 10000)
+    )
+    metrics = update(whole, batch_of(whole, prompts), step=0)
+    torn_metrics = update(torn, batch_of(torn, prompts), step=0)
+    update(turned, batch_of(turned, prompts, (2, 0, 3, 1)), step=0)
+    close(gradients[1], gradients[0])
+    close(gradients[2], gradients[0])
+    check_keys(metrics)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert torn_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+
+
+def test_the_small_budget_really_tears_groups(policy, world, prompts):
+    of = learner(policy, world, train={"micro_batch_tokens": 30})
+    batch = batch_of(of, prompts)
+    rows = update_module._rows(batch, {0, 1, 2, 3}, of.algorithm)
+    pieces = update_module.pack(rows, max_tokens=30)
+    assert len(pieces) > len(rows) == 2
+
+
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "token_sum"])
+def test_the_loss_is_the_equation(policy, world, prompts, gradients, aggregation):
+    """Every completion alone, in its own forward pass, against the advantages and weights worked out here by hand."""
+    of = learner(fresh(policy), world, algorithm={"aggregation": aggregation})
+    metrics = update(of, batch_of(of, prompts), step=0)
+
+    # Rewards r of a group with k of 3 correct: mean .1 + .9 k/3 and standard deviation .9 sqrt(k/3 (1 - k/3)), so that
+    # A = sqrt((1-p)/p) where correct and -sqrt(p/(1-p)) where wrong. Counts: 12 sequences, 35 tokens, bound 8.
+    assert sum(map(sum, LENGTHS)) == 35
+    total = torch.zeros(())
+    for index, (flags, lengths) in enumerate(zip(CORRECT, LENGTHS, strict=True)):
+        rate = sum(flags) / 3
+        if rate in (0, 1):
+            continue
+        for flag, length in zip(flags, lengths, strict=True):
+            advantage = math.sqrt((1 - rate) / rate) if flag else -math.sqrt(rate / (1 - rate))
+            weight = {"sequence_mean": 1 / (12 * length), "token_mean": 1 / 35, "token_sum": 1 / (12 * 8)}[aggregation]
+            row = Row(prompt=prompts[index], completions=(rollout(flag, length).completion.token_ids,))
+            logprobs = score(policy, make_layout([row], pad_token_id=0), temperature=0.7).logprobs
+            # The ratio is 1, and the gradient of -A ratio is -A grad log p.
+            total = total - (advantage * weight * (logprobs - logprobs.detach() + 1)).sum()
+    total.backward()
+    close(gradients[0], [p.grad if p.grad is not None else torch.zeros_like(p) for p in policy.trainable()])
+    assert metrics["policy/loss"] == pytest.approx(total.item(), abs=1e-6)
+    assert metrics["policy/grad_norm"] == pytest.approx(
+        math.sqrt(sum(float(p.grad.square().sum()) for p in policy.trainable() if p.grad is not None)), rel=1e-4
+    )
+
+
+def test_skipping_is_exact(policy, world, prompts, monkeypatch):
+    skipping, all_in = learner(fresh(policy), world), learner(fresh(policy), world)
+    for step in range(2):
+        metrics = update(skipping, batch_of(skipping, prompts), step=step)
+    assert metrics["group/skipped_frac"] == 0.5
+    monkeypatch.setattr(update_module, "_has_gradient", lambda batch, row, algorithm: True)
+    for step in range(2):
+        metrics = update(all_in, batch_of(all_in, prompts), step=step)
+    assert metrics["group/skipped_frac"] == 0
+    # Rows that share a micro-batch with others are padded to another length: equal up to rounding.
+    for one, other in zip(skipping.policy.trainable(), all_in.policy.trainable(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+
+
+def test_skipping_is_exact_to_the_bit_when_groups_stand_alone(policy, world, prompts, monkeypatch):
+    alone = {"micro_batch_tokens": 1}
+    skipping, all_in = (learner(fresh(policy), world, train=alone) for _ in range(2))
+    update(skipping, batch_of(skipping, prompts), step=0)
+    monkeypatch.setattr(update_module, "_has_gradient", lambda batch, row, algorithm: True)
+    update(all_in, batch_of(all_in, prompts), step=0)
+    for one, other in zip(skipping.policy.trainable(), all_in.policy.trainable(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_step_without_any_advantage_has_no_figures_over_tokens(policy, world, prompts):
+    of = learner(policy, world)
+    before = [parameter.clone() for parameter in policy.trainable()]
+    batch = experience([group(prompts[1], CORRECT[1], LENGTHS[1])], of.algorithm, world)
+    metrics = update(of, batch, step=0)
+    assert metrics["policy/grad_norm"] == 0
+    assert math.isnan(metrics["policy/entropy_nats"])
+    assert math.isnan(metrics["policy/ratio_max"])
+    assert all(torch.equal(one, other) for one, other in zip(before, policy.trainable(), strict=True))
+
+
+def test_the_ratio_is_exactly_one_in_the_first_update(policy, world, prompts):
+    of = learner(policy, world)
+    metrics = update(of, batch_of(of, prompts), step=0)
+    assert metrics["policy/ratio_mean"] == metrics["policy/ratio_max"] == 1.0
+    assert metrics["policy/clip_low_frac"] == metrics["policy/clip_high_frac"] == 0.0
+
+
+def test_later_updates_compare_with_the_policy_that_sampled(policy, world, prompts, monkeypatch):
+    """Two updates of two groups each: the second one's ratio is the new policy over the one before the first update."""
+    of = learner(policy, world, train={"updates_per_rollout": 2, "optim": {"lr": 1e-2, "max_grad_norm": 1e6}})
+    seen: list[tuple[Tensor, Tensor]] = []
+    real = update_module.LOSSES["clipped_surrogate"]
+
+    def spy(logprobs, old, *rest):
+        seen.append((logprobs.detach().clone(), old.clone()))
+        return real(logprobs, old, *rest)
+
+    monkeypatch.setitem(update_module.LOSSES, "clipped_surrogate", spy)
+    row = Row(
+        prompt=prompts[2],
+        completions=tuple(rollout(*pair).completion.token_ids for pair in zip(*facts(2), strict=True)),
+    )
+    with torch.no_grad():
+        before = score(policy, make_layout([row], pad_token_id=0), temperature=0.7).logprobs
+    metrics = update(of, batch_of(of, prompts), step=0)
+    (first_new, first_old), (second_new, second_old) = seen
+    assert torch.equal(first_new, first_old)
+    torch.testing.assert_close(second_old, before, rtol=0, atol=1e-5)
+    assert float((second_new - second_old).abs().max()) > 0.01
+    assert metrics["policy/ratio_max"] > 1.0
+
+
+def facts(index: int) -> tuple[list[int], list[int]]:
+    return CORRECT[index], LENGTHS[index]
+
+
+def test_divergence_is_k3_from_the_initial_model(policy, world, prompts):
+    """kl = mean over tokens of exp(d) - 1 - d, d = initial - present log-probability; the loss adds beta times it."""
+    initial = fresh(policy)
+    of = learner(policy, world, algorithm={"beta": 0.25, "aggregation": "token_mean"}, train={"optim": {"lr": 1e-2}})
+    first = update(of, batch_of(of, prompts), step=0)
+    assert first["policy/kl_nats"] == 0.0
+    assert first["group/skipped_frac"] == 0.0
+    rows = [
+        Row(
+            prompt=prompts[i],
+            completions=tuple(rollout(*pair).completion.token_ids for pair in zip(*facts(i), strict=True)),
+        )
+        for i in range(4)
+    ]
+    with torch.no_grad():
+        now, then = (score(p, make_layout(rows, pad_token_id=0), temperature=0.7).logprobs for p in (policy, initial))
+    second = update(of, batch_of(of, prompts), step=1)
+    expected = [math.exp(d) - 1 - d for d in (then - now).double().tolist()]
+    assert len(expected) == 35
+    assert second["policy/kl_nats"] == pytest.approx(sum(expected) / 35, rel=1e-3)
+    assert second["policy/kl_nats"] > 1e-4
+    # Ratio 1, so the surrogate adds up to -sum A w, and token_mean gives every token the weight 1/35.
+    batch = batch_of(of, prompts)
+    surrogate = -float((batch.advantages.double() * batch.lengths).sum()) / 35
+    assert second["policy/loss"] == pytest.approx(surrogate + 0.25 * sum(expected) / 35, abs=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(policy, world, prompts):
+    of = learner(policy, world)
+    batch = batch_of(of, prompts)
+    broken = replace(batch, advantages=batch.advantages.masked_fill(batch.advantages > 0, float("inf")))
+    before = [parameter.clone() for parameter in policy.trainable()]
+    with pytest.raises(FloatingPointError, match="gradient norm is"):
+        update(of, broken, step=0)
+    assert all(torch.equal(one, other) for one, other in zip(before, policy.trainable(), strict=True))
+
+
+def test_the_learning_rate_counts_updates(policy, world, prompts):
+    settings = {
+        "num_steps": 2,
+        "updates_per_rollout": 2,
+        "optim": {"lr": 1.0, "schedule": "linear", "max_grad_norm": 1e-6},
+    }
+    of = learner(policy, world, train=settings)
+    # Updates 0, 1 | 2, 3 of 4: the second rollout batch ends with a quarter of the rate left.
+    assert update(of, batch_of(of, prompts), step=1)["policy/learning_rate"] == pytest.approx(0.25)
