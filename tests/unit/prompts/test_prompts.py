@@ -1,0 +1,40 @@
+import pytest
+
+from mm_agrae.errors import DataError
+from mm_agrae.prompts import make_prompt
+from mm_agrae.prompts.texts import INSTRUCTIONS, SYSTEMS
+from mm_agrae.records import Sample
+
+IMAGE = {"type": "image"}
+
+
+def make_sample(question: str, *, images: int) -> Sample:
+    return Sample(id="s1", question=question, target="1", images=(b"png",) * images)
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+def test_images_stand_where_their_marks_were() -> None:
+    sample = make_sample("<image>Compare this\nwith <image> now.", images=2)
+    prompt = make_prompt(sample, system="none", instruction="none")
+    content = [IMAGE, text("Compare this\nwith "), IMAGE, text(" now.")]
+    assert prompt.messages == ({"role": "user", "content": content},)
+    assert prompt.sample is sample
+
+
+def test_text_has_one_part_and_the_named_texts_around_it() -> None:
+    prompt = make_prompt(make_sample("What is 1 + 1? \n", images=0), system="assistant", instruction="boxed")
+    system, user = prompt.messages
+    assert system == {"role": "system", "content": [text(SYSTEMS["assistant"] or "")]}
+    assert user == {"role": "user", "content": [text(f"What is 1 + 1?\n{INSTRUCTIONS['boxed']}")]}
+
+
+@pytest.mark.parametrize(
+    ("question", "images"), [("<image>?", 0), ("<image>?", 2), ("?", 1), ("<image><image>?", 1), ("<image><image>", 0)]
+)
+def test_marks_and_images_must_be_as_many(question: str, images: int) -> None:
+    message = f"'s1' has {images} images and {question.count('<image>')} <image> marks .* one mark per image"
+    with pytest.raises(DataError, match=message):
+        make_prompt(make_sample(question, images=images), system="none", instruction="none")
