@@ -219,7 +219,10 @@ def _check_family(config: Any, sees: bool) -> None:
             "Choose a model of these families, or a text model for text problems."
         )
     text = config.get_text_config()
-    other = sorted({kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"})
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if not kinds and getattr(text, "sliding_window", None) is not None:  # families older than layer_types
+        kinds = {"sliding_attention"}
+    other = sorted(kinds - {"full_attention"})
     if other:
         raise ConfigError(
             f"model type {config.model_type!r} has layers of kind {', '.join(other)}, but only full attention can "
@@ -253,7 +256,12 @@ def _load_processor(path: str, sees: bool) -> Any:
             f"model.path {path!r} has no {'processor' if sees else 'tokenizer'} that can be loaded: {error}\n"
             "Add its files (tokenizer.json and, for images, processor_config.json) to the folder."
         ) from error
-    if not (processor.tokenizer if sees else processor).chat_template:
+    tokenizer = processor.tokenizer if sees else processor
+    if not tokenizer.encode("1", add_special_tokens=False):  # without its files some classes come up empty
+        raise ConfigError(
+            f"model.path {path!r} has no tokenizer that can be loaded: it knows no text. Add its tokenizer.json."
+        )
+    if not tokenizer.chat_template:
         raise ConfigError(
             f"model.path {path!r} has no chat template, which turns a problem into a prompt. "
             "Choose a model that was tuned to chat, or add a chat_template.jinja to the folder."

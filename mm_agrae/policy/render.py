@@ -125,6 +125,11 @@ def _fitted_size(width: int, height: int, factor: int, images: ImageConfig, samp
         raise DataError(
             f"sample {sample_id!r} has an image of {width}x{height} pixels: {error}. Crop it or remove the sample."
         ) from error
+    # The rule rounds the short side of a long, thin picture down to nothing. It gets one visual token, and the long
+    # side what the budget leaves.
+    longest = images.max_pixels // factor // factor * factor
+    if fitted_width == 0 or fitted_height == 0:
+        return min(max(fitted_width, factor), longest), min(max(fitted_height, factor), longest)
     return fitted_width, fitted_height
 
 
