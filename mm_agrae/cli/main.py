@@ -31,6 +31,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 @app.command()
 def train(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
     """Reinforcement learning, measured before and after; ends with a report."""
+    _check(recipe, overrides)
     from mm_agrae.cli.jobs import run_train
 
     run_train(recipe, overrides or [], out, resume, _say)
@@ -39,6 +40,7 @@ def train(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: 
 @app.command()
 def sft(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
     """Warm start: supervised fine-tuning on worked solutions."""
+    _check(recipe, overrides)
     from mm_agrae.cli.jobs import run_sft
     from mm_agrae.store.checkpoint import latest_checkpoint
     from mm_agrae.train.session import MODEL_FOLDER
@@ -50,6 +52,7 @@ def sft(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: Re
 @app.command(name="eval")
 def evaluate(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
     """Measure a model on the evaluation sets of a recipe: pass@k, avg@k and greedy accuracy with intervals."""
+    _check(recipe, overrides)
     from mm_agrae.cli.jobs import run_evaluate
 
     run_evaluate(recipe, overrides or [], out, _say)
@@ -132,6 +135,13 @@ def tiny(
     corpus += [text for text in INSTRUCTIONS.values() if text]
     count = build_model_folder(out, architecture=architecture, size=size, corpus=corpus, seed=seed)
     _say(f"model: {out} ({count / 1e6:.2f} M parameters)")
+
+
+def _check(recipe: Path, overrides: list[str] | None) -> None:
+    """Read the settings before the heavy imports, so that a mistyped key is told at once."""
+    from mm_agrae.config import load_config
+
+    load_config(recipe, overrides or [])
 
 
 def _levels(text: str) -> list[int]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import run_files
 import torch
-from conftest import RECIPE, colour_sample, mm_agrae, write_colours
+from colours import RECIPE, colour_sample, cut_short_after, mm_agrae, write_colours
 
 import mm_agrae.cli.main as command_line
 from mm_agrae.data.dataset import write_dataset
@@ -50,14 +50,6 @@ def accepted(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def cut_short_after(step: int, out: Path, *, seed: int = 0) -> Path:
-    """Twelve pictures, of which the first that is drawn after `step` steps of 3 prompts ends in the middle."""
-    place = PromptSampler(12, seed).indices(3 * step + 1, 1)[0]
-    samples = [colour_sample(index) for index in range(12)]
-    samples[place] = replace(samples[place], id="broken", images=(samples[place].images[0][:60],))
-    return write_colours(out, samples)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import run_files
-from conftest import RECIPE, colour_sample, write_colours
+from colours import RECIPE, colour_sample, write_colours
 
 from mm_agrae.cli.jobs import run_evaluate, run_train
 from mm_agrae.config import load_config

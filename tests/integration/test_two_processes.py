@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import run_files
-from conftest import environment
+from colours import cut_short_after, environment
 
 from mm_agrae.cli.jobs import run_train
 from mm_agrae.store.run_dir import RunDir
@@ -62,8 +62,6 @@ def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
 
 def test_a_problem_of_one_process_stops_both(recipe: Path, mixed_data: Path, tmp_path: Path) -> None:
     """A picture cut short is found by the one process that decodes it."""
-    from test_bad_input import cut_short_after
-
     data = cut_short_after(2, tmp_path / "data")
     out = tmp_path / "run"
     ended = torchrun("train", recipe, f"data.train.path={data}", "--out", out)

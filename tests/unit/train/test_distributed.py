@@ -1,0 +1,77 @@
+"""The processes of a run: how work is dealt out, and launches that would train alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import mm_agrae.train.distributed as distributed
+from mm_agrae.errors import ConfigError
+from mm_agrae.train.distributed import World
+
+
+class Launched:
+    """Stands for accelerate's object in a process that found `found` others."""
+
+    def __init__(self, found: int, rank: int = 0) -> None:
+        self.num_processes, self.process_index, self.is_main_process = found, rank, rank == 0
+
+    def reduce(self, value, reduction):
+        assert reduction == "sum"
+        return value * self.num_processes
+
+
+def world(monkeypatch, found: int, rank: int = 0) -> World:
+    monkeypatch.setattr(distributed, "Accelerator", lambda cpu: Launched(found, rank))
+    for name, value in {"WORLD_SIZE": str(found), "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    return World(device="cpu")
+
+
+def test_a_launcher_that_started_more_than_found_each_other(monkeypatch):
+    world(monkeypatch, 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="the launcher started 2 processes, but 1 found each other"):
+        World(device="cpu")
+
+
+def test_a_world_size_without_a_launcher(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT is not set"):
+        World(device="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_that_is_not_there_is_no_cpu(monkeypatch):
+    with pytest.raises(ConfigError, match="torch sees no CUDA device"):
+        World(device="cuda")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_collect_undoes_share(monkeypatch, size):
+    items = list(range(4))
+    worlds = [world(monkeypatch, size, rank) for rank in range(size)]
+    parts = [one.share(items) for one in worlds]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: parts)
+    for one, part in zip(worlds, parts, strict=True):
+        assert one.collect(part) == items
+
+
+@pytest.mark.parametrize("bucket", [1, 7, 1000])
+def test_gradients_are_summed_in_any_buckets(monkeypatch, bucket):
+    two = world(monkeypatch, 2)
+    monkeypatch.setattr(distributed, "BUCKET_ELEMENTS", bucket)
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (), (5, 1))]
+    gradients = [torch.arange(p.numel(), dtype=torch.float32).view_as(p) + 1 for p in parameters]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    parameters[1].grad = None  # a rank whose micro-batches never touched it
+    two.sum_gradients(parameters)
+    for number, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, gradient * 2 if number != 1 else torch.zeros(4))
