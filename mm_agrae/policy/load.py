@@ -13,12 +13,7 @@ from torch import nn
 
 from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
-from mm_agrae.policy.torchvision_ops import import_torchvision
-
-import_torchvision()
-import transformers  # noqa: E402 - after torchvision can be imported
-
-transformers.utils.logging.disable_progress_bar()
+from mm_agrae.policy.hugging_face import transformers
 
 # The families whose vision layout (one placeholder per merged patch, three rotary rows) this code speaks.
 VISION_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")

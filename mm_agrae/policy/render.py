@@ -17,12 +17,9 @@ from torch import Tensor
 from mm_agrae.config.schema import ImageConfig
 from mm_agrae.data.images import image_size, open_image
 from mm_agrae.errors import ConfigError, DataError
+from mm_agrae.policy.hugging_face import smart_resize
 from mm_agrae.policy.load import Policy
-from mm_agrae.policy.torchvision_ops import import_torchvision
 from mm_agrae.records import Prompt, RenderedPrompt
-
-import_torchvision()
-from qwen_vl_utils.vision_process import smart_resize  # noqa: E402 - after torchvision can be imported
 
 
 def render(policy: Policy, prompt: Prompt, images: ImageConfig) -> RenderedPrompt:

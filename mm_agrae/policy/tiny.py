@@ -15,10 +15,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from mm_agrae.errors import ConfigError
-from mm_agrae.policy.torchvision_ops import import_torchvision
-
-import_torchvision()
-import transformers  # noqa: E402 - after torchvision can be imported
+from mm_agrae.policy.hugging_face import transformers
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3")
 
