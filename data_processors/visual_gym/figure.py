@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import atan2, cos, degrees, hypot, pi, sin
 
+from data_processors.visual_gym.answers import Answer
 from data_processors.visual_gym.drawing import INK, Canvas, Point, text_width
+from data_processors.visual_gym.problem import Problem
 
 TEXT = 0.05  # text height as a share of the picture's side
 MIN_SIZE = 224
@@ -166,6 +168,21 @@ class Figure:
         beyond = (radius + 0.02) * self.size + abs(cos(middle)) * box[0] + abs(sin(middle)) * box[1]
         distance = min(max(between, beyond), 0.3 * self.size)
         self.write((vertex[0] + cos(middle) * distance, vertex[1] + sin(middle) * distance), words)
+
+
+def figure_problem(
+    figure: Figure, question: str, answer: Answer, *, working: str, description: str, mistakes: Sequence[str]
+) -> Problem:
+    """The problem of a finished figure."""
+    return Problem(
+        question=question,
+        answer=answer,
+        working=working,
+        picture=figure.canvas.picture(),
+        description=description,
+        facts=figure.facts(),
+        mistakes=tuple(mistakes),
+    )
 
 
 def triangle(angle_a: float, angle_b: float) -> dict[str, Point]:

@@ -5,27 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from data_processors.visual_gym.answers import Answer, integer
+from data_processors.visual_gym.answers import integer
 from data_processors.visual_gym.drawing import WHITE, Colour, Point
-from data_processors.visual_gym.figure import MIN_SIZE, Figure
+from data_processors.visual_gym.figure import MIN_SIZE, Figure, figure_problem
 from data_processors.visual_gym.problem import Family, Problem, by_level
 
 SHADE: Colour = (191, 219, 254)
-
-
-def shape_problem(
-    figure: Figure, question: str, answer: Answer, *, working: str, description: str, mistakes: Sequence[str]
-) -> Problem:
-    """The problem of a finished figure."""
-    return Problem(
-        question=question,
-        answer=answer,
-        working=working,
-        picture=figure.canvas.picture(),
-        description=description,
-        facts=figure.facts(),
-        mistakes=tuple(mistakes),
-    )
 
 
 def _outline(
@@ -62,7 +47,7 @@ def _rectangle_area(rng: random.Random, size: int) -> Problem:
         question, answer, working = "area", w * h, f"{w} · {h} = {w * h}."
     else:
         question, answer, working = "perimeter", 2 * (w + h), f"2 · ({w} + {h}) = {2 * (w + h)}."
-    return shape_problem(
+    return figure_problem(
         figure,
         f"What is the {question} of the rectangle?",
         integer(answer),
@@ -79,7 +64,7 @@ def _rectangle_side(rng: random.Random, size: int) -> Problem:
         given, working = f"area is {w * h}", f"x = {w * h} / {w} = {h}."
     else:
         given, working = f"perimeter is {2 * (w + h)}", f"{w} + x = {2 * (w + h)} / 2 = {w + h}, so x = {h}."
-    return shape_problem(
+    return figure_problem(
         figure,
         f"The {given}. Find the side x.",
         integer(h),
@@ -111,7 +96,7 @@ def _l_text(w: int, h: int, a: int, b: int) -> str:
 def _l_area(rng: random.Random, size: int) -> Problem:
     figure, (w, h, a, b) = _l_shape(rng, size)
     area = w * h - a * b
-    return shape_problem(
+    return figure_problem(
         figure,
         "All angles are right angles. What is the area of the shape?",
         integer(area),
@@ -134,7 +119,7 @@ def _frame(rng: random.Random, size: int) -> Problem:
     for side, words, inside in (("AB", w, "EFGH"), ("BC", h, "EFGH"), ("EF", a, "AB"), ("FG", b, "BC")):
         figure.length(side, str(words), inside=figure.middle(inside))
     area = w * h - a * b
-    return shape_problem(
+    return figure_problem(
         figure,
         "A rectangle is cut out of a rectangle. What is the shaded area?",
         integer(area),
@@ -147,7 +132,7 @@ def _frame(rng: random.Random, size: int) -> Problem:
 def _l_perimeter(rng: random.Random, size: int) -> Problem:
     figure, (w, h, a, b) = _l_shape(rng, size)
     perimeter = 2 * (w + h)
-    return shape_problem(
+    return figure_problem(
         figure,
         "All angles are right angles. What is the perimeter of the shape?",
         integer(perimeter),

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 from data_processors.visual_gym.answers import Answer, decimal, integer, times_pi
 from data_processors.visual_gym.drawing import WHITE, Point
-from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn, on_circle
-from data_processors.visual_gym.geometry_areas import SHADE, shape_problem
+from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn, figure_problem, on_circle
+from data_processors.visual_gym.geometry_areas import SHADE
 from data_processors.visual_gym.problem import Family, Problem, by_level
 
 PI = Fraction(31415926535897932384626433832795, 10**31)
@@ -35,7 +35,7 @@ def _circumference(rng: random.Random, size: int) -> Problem:
     given = r if has_radius else 2 * r
     figure.length("OA" if has_radius else "BA", str(given), inside=(0.0, 0.0))
     name = "radius" if has_radius else "diameter"
-    return shape_problem(
+    return figure_problem(
         figure,
         f"What is the circumference of the circle? {EXACT}",
         times_pi(Fraction(2 * r)),
@@ -52,7 +52,7 @@ def _circle_area(rng: random.Random, size: int) -> Problem:
     figure = _disc(rng, size, {"A": on_circle(0), "B": on_circle(180)}, ["OA" if form == "back" else "BA"])
     figure.length("OA" if form == "back" else "BA", "x" if form == "back" else str(2 * r), inside=(0.0, 0.0))
     if form == "back":
-        return shape_problem(
+        return figure_problem(
             figure,
             f"The area of the circle is {r * r}π. Find the radius x.",
             integer(r),
@@ -62,7 +62,7 @@ def _circle_area(rng: random.Random, size: int) -> Problem:
         )
     exact, rounded = times_pi(Fraction(r * r)), decimal(PI * r * r, decimals=1)
     is_exact = form == "exact"
-    return shape_problem(
+    return figure_problem(
         figure,
         f"What is the area of the circle? {EXACT if is_exact else 'Round to 1 decimal.'}",
         exact if is_exact else rounded,
@@ -98,7 +98,7 @@ def _half_or_quarter(rng: random.Random, size: int) -> Problem:
     description = f"A {name} has radius {r}."
     area, arc = part * r * r, part * 2 * r
     if rng.random() < 0.5:
-        return shape_problem(
+        return figure_problem(
             figure,
             f"What is the area of the {name}? {EXACT}",
             times_pi(area),
@@ -107,7 +107,7 @@ def _half_or_quarter(rng: random.Random, size: int) -> Problem:
             mistakes=[times_pi(v).text for v in (Fraction(r * r), arc, area / 2, area * 4, Fraction(2 * r))],
         )
     answer = Answer(f"{2 * r}+{times_pi(arc).text}", "expression")
-    return shape_problem(
+    return figure_problem(
         figure,
         f"What is the perimeter of the {name}? {EXACT}",
         answer,
@@ -126,7 +126,7 @@ def _sector(rng: random.Random, size: int) -> Problem:
     factor = part * r * r if asks_area else part * 2 * r
     answer = times_pi(factor)
     whole = f"π · {r}²" if asks_area else f"2π · {r}"
-    return shape_problem(
+    return figure_problem(
         figure,
         f"What is {'the area of the sector' if asks_area else 'the length of the arc'}? {EXACT}",
         answer,
@@ -155,7 +155,7 @@ def _ring(rng: random.Random, size: int) -> Problem:
     figure.length("OA", str(outer), inside=figure.at["B"])
     figure.length("OB", str(inner), inside=figure.at["A"])
     area = outer * outer - inner * inner
-    return shape_problem(
+    return figure_problem(
         figure,
         f"What is the shaded area? {EXACT}",
         times_pi(Fraction(area)),
@@ -189,7 +189,7 @@ def _square_rest(rng: random.Random, size: int) -> Problem:
             f"{side * side}-{times_pi(Fraction(side * side)).text}",
             times_pi(Fraction(r * r)).text,
         )
-    return shape_problem(
+    return figure_problem(
         figure,
         f"What is the shaded area? {ask}",
         answer,

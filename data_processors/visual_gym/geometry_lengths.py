@@ -6,28 +6,13 @@ import random
 from fractions import Fraction
 from math import isqrt
 
-from data_processors.visual_gym.answers import Answer, decimal, integer, square_root
+from data_processors.visual_gym.answers import decimal, integer, square_root
 from data_processors.visual_gym.drawing import Point
-from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn
+from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn, figure_problem
 from data_processors.visual_gym.problem import Family, Problem, by_level
 
 FIND_X = "Find the length x."
 TRIPLES = ((3, 4, 5), (5, 12, 13), (8, 15, 17), (20, 21, 29))
-
-
-def find_length(
-    figure: Figure, answer: Answer, *, working: str, description: str, mistakes: tuple[str, ...], question: str = FIND_X
-) -> Problem:
-    """The problem of a finished figure whose unknown length is marked with an x."""
-    return Problem(
-        question=question,
-        answer=answer,
-        working=working,
-        picture=figure.canvas.picture(),
-        description=description,
-        facts=figure.facts(),
-        mistakes=mistakes,
-    )
 
 
 def _right(rng: random.Random, size: int, legs: tuple[float, float], labels: dict[str, str]) -> Figure:
@@ -51,8 +36,9 @@ def _triple(rng: random.Random) -> tuple[int, int, int]:
 def _hypotenuse(rng: random.Random, size: int) -> Problem:
     a, b, c = _triple(rng)
     figure = _right(rng, size, (a, b), {"CA": str(a), "CB": str(b), "AB": "x"})
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         integer(c),
         working=f"x² = {a}² + {b}² = {c * c}, so x = {c}.",
         description=f"Triangle ABC has a right angle at C, CA = {a}, CB = {b} and AB = x.",
@@ -63,8 +49,9 @@ def _hypotenuse(rng: random.Random, size: int) -> Problem:
 def _leg(rng: random.Random, size: int) -> Problem:
     a, b, c = _triple(rng)
     figure = _right(rng, size, (a, b), {"CA": str(a), "CB": "x", "AB": str(c)})
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         integer(b),
         working=f"x² = {c}² - {a}² = {b * b}, so x = {b}.",
         description=f"Triangle ABC has a right angle at C, CA = {a}, AB = {c} and CB = x.",
@@ -80,8 +67,9 @@ def _surd_hypotenuse(rng: random.Random, size: int) -> Problem:
             break
     figure = _right(rng, size, (a, b), {"CA": str(a), "CB": str(b), "AB": "x"})
     x = square_root(square)
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         x,
         working=f"x² = {a}² + {b}² = {square}, so x = {x.text}.",
         description=f"Triangle ABC has a right angle at C, CA = {a}, CB = {b} and AB = x.",
@@ -100,13 +88,13 @@ def _surd_leg(rng: random.Random, size: int) -> Problem:
     exact = square_root(square)
     is_rounded = rng.random() < 0.5
     tenth = decimal(Fraction(isqrt(square * 10**12), 10**6), decimals=1)
-    return find_length(
+    return figure_problem(
         figure,
+        f"{FIND_X} Round to 1 decimal place." if is_rounded else FIND_X,
         tenth if is_rounded else exact,
         working=f"x² = {c}² - {a}² = {square}, so x = {exact.text}{f' ≈ {tenth.text}' if is_rounded else ''}.",
         description=f"Triangle ABC has a right angle at C, CA = {a}, AB = {c} and CB = x.",
         mistakes=() if is_rounded else (str(c - a), f"\\sqrt{{{c * c + a * a}}}", f"\\sqrt{{{c - a}}}", str(square)),
-        question=f"{FIND_X} Round to 1 decimal place." if is_rounded else FIND_X,
     )
 
 
@@ -129,8 +117,9 @@ def _two_right_triangles(rng: random.Random, size: int) -> Problem:
     figure.length("CD", str(d), inside=figure.at["A"])
     figure.length("AD", "x", inside=figure.at["C"])
     x = square_root(square)
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         x,
         working=f"AC² = {a}² + {b}² = {first}; x² = {first} + {d}² = {square}, so x = {x.text}.",
         description=f"Triangle ABC has a right angle at B, AB = {a}, BC = {b}. Triangle ACD has a right angle at C, "

@@ -8,8 +8,8 @@ from math import acos, degrees, isqrt
 
 from data_processors.visual_gym.answers import integer, rational, square_root
 from data_processors.visual_gym.drawing import Point
-from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn, on_circle
-from data_processors.visual_gym.geometry_lengths import FIND_X, find_length
+from data_processors.visual_gym.figure import MIN_SIZE, Figure, any_turn, figure_problem, on_circle
+from data_processors.visual_gym.geometry_lengths import FIND_X
 from data_processors.visual_gym.problem import Family, Problem, by_level
 
 PARALLEL = "In triangle ABC, DE is parallel to BC with D on AB and E on AC."
@@ -36,13 +36,13 @@ def _scaled_copy(rng: random.Random, size: int) -> Problem:
         ("DF", "x", "DEF"),
     ):
         figure.length(edge, str(words), inside=figure.middle(inside))
-    return find_length(
+    return figure_problem(
         figure,
+        f"Triangles ABC and DEF are similar. {FIND_X}",
         integer(x),
         working=f"The scale factor is {factor * base} / {base} = {factor}, so x = {factor} · {side} = {x}.",
         description=f"Triangles ABC and DEF are similar. AB = {base}, AC = {side}, DE = {factor * base}, DF = x.",
         mistakes=(str(side + factor * base - base), str(side + factor), str(factor * base)),
-        question=f"Triangles ABC and DEF are similar. {FIND_X}",
     )
 
 
@@ -72,8 +72,9 @@ def _cut_side(rng: random.Random, size: int) -> Problem:
     middle = figure.middle("BCDE")
     for edge, words in (("AD", str(p)), ("DB", str(q)), ("AE", str(ae)), ("EC", "x")):
         figure.length(edge, words, inside=middle)
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         integer(int(x)),
         working=f"DE is parallel to BC: x / {ae} = {q} / {p}, so x = {x}.",
         description=f"{PARALLEL} AD = {p}, DB = {q}, AE = {ae}, EC = x.",
@@ -94,8 +95,9 @@ def _cut_base(rng: random.Random, size: int) -> Problem:
         figure.length(edge, words, inside=figure.middle("ABC"))
     figure.length("DE", "x", inside=figure.middle("BC"))
     answer = rational(x)
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         answer,
         working=f"DE is parallel to BC: x / {base} = {p} / ({p} + {q}), so x = {answer.text}.",
         description=f"{PARALLEL} AD = {p}, DB = {q}, BC = {base}, DE = x.",
@@ -124,8 +126,9 @@ def _crossing(rng: random.Random, size: int) -> Problem:
     figure.length("OA", str(a), inside=figure.at["B"])
     figure.length("OD", str(d), inside=figure.at["C"])
     answer = rational(x)
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         answer,
         working=f"AB is parallel to CD: x / {ab} = {d} / {a}, so x = {answer.text}.",
         description=f"AB is parallel to CD; AD and BC cross at O. OA = {a}, OD = {d}, AB = {ab}, CD = x.",
@@ -162,8 +165,9 @@ def _altitude(rng: random.Random, size: int) -> Problem:
     figure.length("HB", str(q), inside=figure.at["C"])
     figure.length("CH", "x", inside=figure.at["A"])
     x = square_root(p * q)
-    return find_length(
+    return figure_problem(
         figure,
+        FIND_X,
         x,
         working=f"Triangles AHC and CHB are similar: x / {p} = {q} / x, so x² = {p * q} and x = {x.text}.",
         description="Triangle ABC has a right angle at C; H is the foot of the altitude on AB. "

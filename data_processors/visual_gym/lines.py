@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from functools import partial
 
 from data_processors.visual_gym.answers import Answer, integer, rational
 from data_processors.visual_gym.plot import MIN_SIZE, Plot
@@ -15,6 +16,7 @@ ONES = (Fraction(1), Fraction(-1))
 WHOLE = (Fraction(2), Fraction(3), Fraction(-2), Fraction(-3))
 HALVES = (Fraction(1, 2), Fraction(-1, 2), Fraction(3, 2), Fraction(-3, 2))
 RISING = (Fraction(1), Fraction(2), Fraction(3))
+FALLING = (Fraction(-1), Fraction(-2), Fraction(-3))
 
 
 def _line(slope: Fraction, intercept: Fraction) -> str:
@@ -77,18 +79,6 @@ def _intercept(rng: random.Random, size: int, slopes: tuple[Fraction, ...]) -> P
     )
 
 
-def _intercept_ones(rng: random.Random, size: int) -> Problem:
-    return _intercept(rng, size, ONES)
-
-
-def _intercept_whole(rng: random.Random, size: int) -> Problem:
-    return _intercept(rng, size, WHOLE)
-
-
-def _intercept_halves(rng: random.Random, size: int) -> Problem:
-    return _intercept(rng, size, HALVES)
-
-
 def _zero(rng: random.Random, size: int) -> Problem:
     while True:
         line = _draw_line(rng, WHOLE + HALVES)
@@ -125,18 +115,6 @@ def _slope(rng: random.Random, size: int, slopes: tuple[Fraction, ...]) -> Probl
     return _line_problem(
         Plot(rng, size), line, "What is the slope of the line?", answer, working=working, mistakes=mistakes
     )
-
-
-def _slope_rising(rng: random.Random, size: int) -> Problem:
-    return _slope(rng, size, RISING)
-
-
-def _slope_falling(rng: random.Random, size: int) -> Problem:
-    return _slope(rng, size, tuple(-slope for slope in RISING))
-
-
-def _slope_halves(rng: random.Random, size: int) -> Problem:
-    return _slope(rng, size, HALVES)
 
 
 def _two_dots(rng: random.Random) -> tuple[Line, tuple[tuple[int, int], tuple[int, int]]]:
@@ -190,10 +168,23 @@ def equation(rng: random.Random, difficulty: int, size: int) -> Problem:
 
 FAMILIES = {
     "functions/intercept": Family(
-        make=by_level(_intercept_ones, _intercept_whole, _intercept_halves, _zero, _extrapolate), min_size=MIN_SIZE
+        make=by_level(
+            partial(_intercept, slopes=ONES),
+            partial(_intercept, slopes=WHOLE),
+            partial(_intercept, slopes=HALVES),
+            _zero,
+            _extrapolate,
+        ),
+        min_size=MIN_SIZE,
     ),
     "functions/slope": Family(
-        make=by_level(_slope_rising, _slope_falling, _slope_halves, _slope_dots, _slope_perpendicular),
+        make=by_level(
+            partial(_slope, slopes=RISING),
+            partial(_slope, slopes=FALLING),
+            partial(_slope, slopes=HALVES),
+            _slope_dots,
+            _slope_perpendicular,
+        ),
         min_size=MIN_SIZE,
     ),
     "functions/line_equation": Family(make=equation, min_size=MIN_SIZE),
