@@ -123,8 +123,8 @@ def open_dataset(path: Path, split: str) -> Dataset:
     """Open one split of a data set; rows are read when they are asked for.
 
     Raises:
-        DataError: If the manifest, the split, its file or a column is missing, or the file is not the one that the
-            manifest describes.
+        DataError: If the manifest, the split, its file or a column is missing, or the file has not as many rows and
+            bytes as the manifest says. The hash is not compared.
     """
     manifest = read_manifest(path)
     if split not in manifest.splits:
@@ -149,6 +149,12 @@ def open_dataset(path: Path, split: str) -> Dataset:
         raise DataError(
             f"{path / described.file} has {file.metadata.num_rows} rows, but the manifest says "
             f"{described.num_samples}. The file was changed after it was written: write the data set again."
+        )
+    num_bytes = (path / described.file).stat().st_size
+    if num_bytes != described.num_bytes:
+        raise DataError(
+            f"{path / described.file} has {num_bytes} bytes, but the manifest says {described.num_bytes}. The file was "
+            "changed after it was written: restore it, or write the data set again."
         )
     return Dataset(file)
 

@@ -125,6 +125,9 @@ def test_missing_pieces_are_named(written: Path, tmp_path: Path) -> None:
     pq.write_table(table.slice(0, 9), written / "train.parquet")
     with pytest.raises(DataError, match="9 rows, but the manifest says 150"):
         open_dataset(written, "train")
+    pq.write_table(table, written / "train.parquet", compression="none")
+    with pytest.raises(DataError, match=r"has \d+ bytes, but the manifest says \d+"):
+        open_dataset(written, "train")
     (written / "train.parquet").write_bytes(b"broken")
     with pytest.raises(DataError, match="cannot be read"):
         open_dataset(written, "train")
