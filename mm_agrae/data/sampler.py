@@ -45,8 +45,8 @@ class PromptSampler:
         return int(_permutation(self.num_samples, self.seed, epoch)[place])
 
 
-# Two epochs are live at once in a batch that spans them, twice that when training and evaluation alternate.
-@lru_cache(maxsize=4)
+# Two epochs are live at once in a batch that spans them.
+@lru_cache(maxsize=2)
 def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     # PCG64 is named because default_rng may change its generator in a later numpy.
     return np.random.Generator(np.random.PCG64(seed_for(seed, "order", epoch))).permutation(num_samples)
