@@ -77,11 +77,6 @@ def is_mixed(correct: Flags) -> Bool[Tensor, " P"]:
     return (rate > 0) & (rate < 1)
 
 
-def is_degenerate(correct: Flags) -> Bool[Tensor, " P"]:
-    """True where all scored flags of a group are equal: nothing to learn from comparing its rollouts."""
-    return ~is_mixed(correct)
-
-
 def has_equal_rewards(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, " P"]:
     """True where all scored rewards of a group are exactly equal, or none is scored.
 

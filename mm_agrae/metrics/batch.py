@@ -1,6 +1,6 @@
 """What one step's rollouts say, as catalogue keys.
 
-Shapes: P prompts, G completions per prompt, N completion tokens.
+Shapes: P prompts, G completions per prompt.
 """
 
 from __future__ import annotations
@@ -74,19 +74,6 @@ def verdict_metrics(statuses: Sequence[VerdictStatus]) -> dict[str, float]:
         "verify/unparsed_frac": statuses.count("unparsed") / len(statuses),
         "verify/timeout_frac": statuses.count("timeout") / len(statuses),
     }
-
-
-def logprob_gap(rollout_logprobs: Float[Tensor, " N"], old_logprobs: Float[Tensor, " N"]) -> tuple[float, float]:
-    """Sum and largest of |rollout_logprobs - old_logprobs|, in nats; (0, 0) without tokens.
-
-    A sum, so that parts add up to rollout/logprob_gap_mean_nats over any split of the tokens.
-
-    Args:
-        rollout_logprobs: Log-probability of each sampled token as the engine reported it.
-        old_logprobs: The same, recomputed by the trainer.
-    """
-    gaps = (rollout_logprobs.to(torch.float64) - old_logprobs.to(torch.float64)).abs()
-    return float(gaps.sum()), float(gaps.max()) if gaps.numel() else 0.0
 
 
 def _mean(values: Tensor) -> float:

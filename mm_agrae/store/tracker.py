@@ -81,15 +81,6 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.log({"step": step, **metrics})
 
-    def log_images(self, step: int, key: str, images: Sequence[tuple[Path, str]]) -> None:
-        """Show (picture file, caption) pairs in wandb. Without wandb they are only in the run directory."""
-        if self._wandb is not None:
-            import wandb
-
-            # At top level, never inside a table: pictures in a table were seen stored as the plain word "Image".
-            pictures = [wandb.Image(str(path), caption=caption) for path, caption in images]
-            self._wandb.log({"step": step, key: pictures})
-
     def close(self) -> None:
         """End the wandb run and close the file; a second call does nothing."""
         self._file.close()

@@ -54,12 +54,6 @@ def verify(text: str, question: Question) -> Verdict:
     return settle(first, outcome, seconds=time.perf_counter() - begun)
 
 
-def fast_verdict(text: str, question: Question) -> Verdict | None:
-    """The verdict when it needs no computer algebra, else None."""
-    first = begin(text, question)
-    return first if isinstance(first, Verdict) else None
-
-
 def begin(text: str, question: Question) -> Verdict | Pending:
     """Do everything that needs no computer algebra."""
     begun = time.perf_counter()

@@ -7,7 +7,6 @@ from mm_agrae.algorithms.groups import (
     batch_accuracy,
     check_group_size,
     has_equal_rewards,
-    is_degenerate,
     is_mixed,
     scored_flags,
     success_rate,
@@ -19,7 +18,6 @@ CORRECT = torch.tensor([[True, False, False, False], [True, True, True, True], [
 def test_success_rate_and_masks():
     assert success_rate(CORRECT).tolist() == [0.25, 1.0, 0.0]
     assert is_mixed(CORRECT).tolist() == [True, False, False]
-    assert is_degenerate(CORRECT).tolist() == [False, True, True]
 
 
 def test_unscored_rollouts_count_in_no_rate():
@@ -27,7 +25,7 @@ def test_unscored_rollouts_count_in_no_rate():
     flags = scored_flags(CORRECT, rewards)
     assert success_rate(flags).tolist()[:2] == [0.5, 1.0]
     assert success_rate(flags)[2].isnan()
-    assert is_degenerate(flags).tolist() == [False, True, True]
+    assert is_mixed(flags).tolist() == [True, False, False]
     # 1 of 2 and 3 of 3: 4 of 5 scored rollouts.
     assert batch_accuracy(flags) == pytest.approx(0.8)
     assert batch_accuracy(CORRECT) == pytest.approx(5 / 12)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mm_agrae.metrics.batch import group_metrics, logprob_gap, verdict_metrics
+from mm_agrae.metrics.batch import group_metrics, verdict_metrics
 from mm_agrae.metrics.catalogue import check_keys
 
 BATCH = {
@@ -70,9 +70,3 @@ def test_verdicts():
     check_keys(figures)
     with pytest.raises(ValueError, match="there are 0 verdicts"):
         verdict_metrics([])
-
-
-def test_logprob_gap():
-    total, largest = logprob_gap(torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-1.5, -2.0, -2.0]))
-    assert (total, largest) == (1.5, 1.0)
-    assert logprob_gap(torch.zeros(0), torch.zeros(0)) == (0.0, 0.0)

@@ -2,7 +2,6 @@ import json
 import sys
 
 import pytest
-from PIL import Image
 
 from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.store.tracker import Tracker, read_metrics, truncate_after
@@ -42,7 +41,6 @@ def test_without_wandb_nothing_imports_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with tracker(tmp_path) as open_tracker:
         open_tracker.log(0, {"reward/mean": 1.0})
-        open_tracker.log_images(0, "samples", [])
 
 
 TORN = ['{"step": 2, "a"', '{"step": 2}trash', "\x00\x00\x00", '{"a": 2}', '{"step": 2, "a"\n']
@@ -87,18 +85,15 @@ def test_a_broken_line_in_the_middle_is_refused_untouched(tmp_path, broken):
     assert path.read_text() == text
 
 
-def test_wandb_offline_writes_run_metrics_and_pictures(tmp_path, monkeypatch):
+def test_wandb_offline_writes_a_run_beside_the_metrics(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "p.png")
     with tracker(tmp_path, "offline") as open_tracker:
         run_id = open_tracker.run_id
         open_tracker.log(0, {"reward/mean": 0.1})
-        open_tracker.log_images(0, "rollouts/picture", [(tmp_path / "p.png", "a caption")])
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     assert run_id
     assert folder.name.endswith(run_id)
     assert (folder / f"run-{run_id}.wandb").stat().st_size > 0
-    assert list(folder.glob("files/media/images/rollouts/picture*.png"))
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "reward/mean": 0.1}]
     with tracker(tmp_path, "offline", run_id) as resumed:
         assert resumed.run_id == run_id
