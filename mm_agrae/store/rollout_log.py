@@ -6,7 +6,6 @@ Training steps and evaluations use the same lines; an evaluation has no advantag
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -14,25 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-
+from mm_agrae.data.images import open_image
 from mm_agrae.errors import DataError
 from mm_agrae.records import Rollout, RolloutGroup
 from mm_agrae.store.atomic import finite_or_none, write_text
 
 THUMBNAIL_SIDE = 320
-
-
-def write_groups(
-    path: Path,
-    groups: Sequence[RolloutGroup],
-    *,
-    step: int,
-    advantages: Sequence[Sequence[float]] | None,
-    thumbnails: Path,
-) -> None:
-    """Write all groups of one step as one file: `group_lines` and `write_lines` in one."""
-    write_lines(path, group_lines(groups, step=step, advantages=advantages, thumbnails=thumbnails))
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
@@ -58,6 +44,7 @@ def group_lines(
 
     Raises:
         ValueError: If the advantages have another shape than the groups.
+        DataError: If a picture cannot be decoded.
     """
     shape = [len(group.rollouts) for group in groups]
     if advantages is not None and [len(row) for row in advantages] != shape:
@@ -69,7 +56,7 @@ def group_lines(
 
 
 def read_groups(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of one file, as `write_groups` wrote them.
+    """The lines of one file, as `write_lines` wrote them.
 
     Raises:
         DataError: If a line is no JSON object.
@@ -95,7 +82,7 @@ def _group_line(group: RolloutGroup, row: Sequence[float | None], step: int, thu
         "question": sample.question,
         "target": sample.target,
         "options": list(sample.options),
-        "images": [_thumbnail(image, thumbnails) for image in sample.images],
+        "images": [_thumbnail(image, thumbnails, sample.id) for image in sample.images],
         "prompt_hash": group.prompt.content_hash,
         "num_prompt_tokens": len(group.prompt.token_ids),
         "weights_version": group.weights_version,
@@ -116,7 +103,7 @@ def _rollout(rollout: Rollout, advantage: float | None) -> dict[str, Any]:
     }
 
 
-def _thumbnail(image: bytes, folder: Path) -> str:
+def _thumbnail(image: bytes, folder: Path, sample_id: str) -> str:
     """Name of the thumbnail, written unless it is there."""
     # Named by the original and not by the thumbnail: known pictures then cost a hash and no decoding.
     name = f"{hashlib.sha256(image).hexdigest()[:16]}.png"
@@ -125,19 +112,10 @@ def _thumbnail(image: bytes, folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{name}.{os.getpid()}.tmp"
         try:
-            _shrink(image).save(temporary, format="PNG")
+            picture = open_image(image, sample_id)
+            picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            picture.save(temporary, format="PNG")
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
     return name
-
-
-def _shrink(image: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(image)) as opened:
-        upright = ImageOps.exif_transpose(opened)
-        upright.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        layers = upright.convert("RGBA")
-    # Transparent pixels become white, as on paper; dropping alpha alone would show whatever colour lies below it.
-    page = Image.new("RGBA", layers.size, "white")
-    page.alpha_composite(layers)
-    return page.convert("RGB")

@@ -23,7 +23,8 @@ PROCESSORS = sorted((ROOT / "data_processors").rglob("*.py"))
 FLOORS = (
     {"records", "errors", "seeding"},
     {"config", "prompts", "verify", "rewards", "algorithms", "metrics"},
-    {"data", "store"},
+    {"data"},
+    {"store"},
     {"policy"},
     {"engines"},
     {"rollout"},

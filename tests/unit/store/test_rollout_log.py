@@ -6,7 +6,7 @@ from PIL import Image
 
 from mm_agrae.errors import DataError
 from mm_agrae.records import Completion, Prompt, RenderedPrompt, Rollout, RolloutGroup, Sample, Verdict
-from mm_agrae.store.rollout_log import read_groups, write_groups
+from mm_agrae.store.rollout_log import group_lines, read_groups, write_lines
 
 
 def picture(size, colour, mode="RGB", exif=None):
@@ -42,7 +42,7 @@ def group(images=(), texts=("It is \\boxed{4}", "no"), logprob=-0.25):
 
 def write(tmp_path, groups, advantages=None):
     path = tmp_path / "rollouts" / "step_000007.jsonl"
-    write_groups(path, groups, step=7, advantages=advantages, thumbnails=tmp_path / "thumbnails")
+    write_lines(path, group_lines(groups, step=7, advantages=advantages, thumbnails=tmp_path / "thumbnails"))
     return path
 
 
