@@ -148,8 +148,8 @@ def held_out_chart(evaluations: Mapping[str, Sequence[Evaluation]]) -> Chart | N
 
 def primary_figure(evaluation: Evaluation) -> str | None:
     """The figure that stands for sampled accuracy: pass@1, else the first avg@n (its equal), else none."""
-    names = list(evaluation.overall.figures)
-    return next((name for name in ["pass@1", *names] if name in names and name.startswith(("pass@1", "avg@"))), None)
+    figures = evaluation.overall.figures
+    return "pass@1" if "pass@1" in figures else next((name for name in figures if name.startswith("avg@")), None)
 
 
 def _legend(keys: Sequence[str], panel: Panel) -> tuple[LegendEntry, ...]:

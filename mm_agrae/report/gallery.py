@@ -29,7 +29,7 @@ class Pair:
 
     @property
     def gain(self) -> float:
-        return self.after.num_correct / len(self.after.attempts) - self.before.num_correct / len(self.before.attempts)
+        return self.after.num_correct / len(self.after.rollouts) - self.before.num_correct / len(self.before.rollouts)
 
 
 def segments(text: str, span: tuple[int, int] | None, *, limit: int = SHOWN_CHARACTERS) -> tuple[Segment, ...]:
@@ -66,8 +66,8 @@ def question_text(group: Group) -> str:
 
 def training_groups(groups: Sequence[Group], *, num_mixed: int) -> tuple[Group, ...]:
     """Up to `num_mixed` mixed groups, then one all wrong and one all correct, where there are such."""
-    wrong = [group for group in groups if group.attempts and group.num_correct == 0]
-    correct = [group for group in groups if group.attempts and group.num_correct == len(group.attempts)]
+    wrong = [group for group in groups if group.rollouts and group.num_correct == 0]
+    correct = [group for group in groups if group.rollouts and group.num_correct == len(group.rollouts)]
     return (*[group for group in groups if group.mixed][:num_mixed], *wrong[:1], *correct[:1])
 
 
@@ -83,14 +83,7 @@ def held_out_pairs(before: Sequence[Group], after: Sequence[Group], *, num_pairs
 
 
 def _by_sample(groups: Sequence[Group]) -> Mapping[str, Group]:
-    """The group of most completions per problem: an evaluation may store a greedy completion beside the samples."""
-    found: dict[str, Group] = {}
-    for group in groups:
-        if group.attempts and len(group.attempts) > len(
-            found[group.sample_id].attempts if group.sample_id in found else ()
-        ):
-            found[group.sample_id] = group
-    return found
+    return {group.sample_id: group for group in groups if group.rollouts}
 
 
 def _shortened(text: str, limit: int) -> tuple[Segment, ...]:

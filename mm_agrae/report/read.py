@@ -44,7 +44,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class Rollout:
     """One completion with its verdict; `reward` and `advantage` are None where there is none."""
 
     text: str
@@ -74,15 +74,15 @@ class Group:
     target: str
     options: tuple[str, ...]
     images: tuple[Path, ...]
-    attempts: tuple[Attempt, ...]
+    rollouts: tuple[Rollout, ...]
 
     @property
     def num_correct(self) -> int:
-        return sum(attempt.correct for attempt in self.attempts)
+        return sum(rollout.correct for rollout in self.rollouts)
 
     @property
     def mixed(self) -> bool:
-        return 0 < self.num_correct < len(self.attempts)
+        return 0 < self.num_correct < len(self.rollouts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,14 +232,14 @@ def _group(line: Mapping[str, Any], thumbnails: Path) -> Group:
         options=tuple(line["options"]),
         # The bare name, so that a log from elsewhere cannot make the page show a file outside the run.
         images=tuple(file for name in line["images"] if (file := thumbnails / Path(name).name).is_file()),
-        attempts=tuple(_attempt(rollout) for rollout in line["rollouts"]),
+        rollouts=tuple(_rollout(rollout) for rollout in line["rollouts"]),
     )
 
 
-def _attempt(rollout: Mapping[str, Any]) -> Attempt:
+def _rollout(rollout: Mapping[str, Any]) -> Rollout:
     verdict = rollout["verdict"]
     span = verdict["span"]
-    return Attempt(
+    return Rollout(
         text=rollout["text"],
         span=None if span is None else (int(span[0]), int(span[1])),
         status=verdict["status"],

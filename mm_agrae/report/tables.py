@@ -10,7 +10,7 @@ from mm_agrae.metrics.catalogue import UncataloguedMetricError, lookup
 from mm_agrae.report.curves import PHASES, primary_figure
 from mm_agrae.report.read import Evaluation, Interval, Scores
 
-Verdict = Literal["higher", "lower", "not separated", ""]
+Separation = Literal["higher", "lower", "not separated", ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,9 @@ class Row:
         num_problems: Problems behind it.
         before: None where it was not measured.
         after: None where there is no second evaluation.
-        verdict: "higher" or "lower" where the intervals are apart, "not separated" where they overlap, "" where
+        separation: "higher" or "lower" where the intervals are apart, "not separated" where they overlap, "" where
             there is nothing to compare.
-        good: Whether the verdict is for the better; None without a verdict or a direction.
+        good: Whether that is for the better; None where nothing is separated or the figure has no direction.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Row:
     num_problems: int
     before: Interval | None
     after: Interval | None
-    verdict: Verdict
+    separation: Separation
     good: bool | None
 
     @property
@@ -81,7 +81,7 @@ def comparison(evaluations: Sequence[Evaluation]) -> Comparison:
     )
 
 
-def verdict(before: Interval | None, after: Interval | None) -> Verdict:
+def separation(before: Interval | None, after: Interval | None) -> Separation:
     """Whether two 95 % intervals are apart, and in which direction."""
     if before is None or after is None:
         return ""
@@ -100,7 +100,7 @@ def _rows(before: Scores, after: Scores | None) -> list[Row]:
 def _row(label: str, figure: str, before: Scores | None, after: Scores | None) -> Row:
     first = before.figures.get(figure) if before else None
     last = after.figures.get(figure) if after else None
-    found = verdict(first, last)
+    found = separation(first, last)
     meaning, direction = _described(figure)
     scores = after or before
     return Row(
@@ -109,7 +109,7 @@ def _row(label: str, figure: str, before: Scores | None, after: Scores | None) -
         num_problems=scores.num_problems if scores else 0,
         before=first,
         after=last,
-        verdict=found,
+        separation=found,
         good=None
         if found not in {"higher", "lower"} or direction == "none"
         else (found == "higher") == (direction == "up"),

@@ -1,7 +1,8 @@
 import pytest
 
+from mm_agrae.report.curves import primary_figure
 from mm_agrae.report.read import Evaluation, Interval, Scores
-from mm_agrae.report.tables import comparison, durations, flattened, verdict
+from mm_agrae.report.tables import comparison, durations, flattened, separation
 
 
 def at(value, spread=0.05):
@@ -27,8 +28,8 @@ def evaluation(step, figures, families=None):
         (None, at(0.5), ""),
     ],
 )
-def test_verdict_needs_a_gap_between_the_intervals(before, after, expected):
-    assert verdict(before, after) == expected
+def test_separation_needs_a_gap_between_the_intervals(before, after, expected):
+    assert separation(before, after) == expected
 
 
 def test_headline_takes_first_and_last_and_orders_the_figures():
@@ -42,10 +43,23 @@ def test_headline_takes_first_and_last_and_orders_the_figures():
     assert [row.label for row in found.details] == ["truncated"]
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["pass@16", "avg@16"], "avg@16"),
+        (["pass@16", "avg@16", "pass@1"], "pass@1"),
+        (["avg@4", "avg@16"], "avg@4"),
+        (["pass@16", "greedy"], None),
+    ],
+)
+def test_sampled_accuracy_is_pass_at_1_or_its_equal(names, expected):
+    assert primary_figure(evaluation(0, {name: at(0.5) for name in names})) == expected
+
+
 def test_good_follows_the_direction_of_the_figure():
     before, after = {"greedy": at(0.2), "truncated": at(0.2)}, {"greedy": at(0.8), "truncated": at(0.8)}
     found = comparison([evaluation(0, before), evaluation(9, after)])
-    assert [(row.verdict, row.good) for row in (*found.headline, *found.details)] == [
+    assert [(row.separation, row.good) for row in (*found.headline, *found.details)] == [
         ("higher", True),
         ("higher", False),
     ]
@@ -54,7 +68,7 @@ def test_good_follows_the_direction_of_the_figure():
 def test_one_evaluation_has_nothing_to_compare():
     found = comparison([evaluation(0, {"avg@4": at(0.2)})])
     assert found.after_step is None
-    assert [(row.label, row.after, row.verdict, row.change) for row in found.headline] == [("avg@4", None, "", None)]
+    assert [(row.label, row.after, row.separation, row.change) for row in found.headline] == [("avg@4", None, "", None)]
 
 
 def test_families_of_either_evaluation_are_rows():
