@@ -54,7 +54,9 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
     """The same from YAML text; `origin` names it in errors."""
     values = _parse_yaml(text, origin)
     if not isinstance(values, dict):
-        raise ConfigError(f"{origin} holds {type(values).__name__}, but must hold keys and values.")
+        raise ConfigError(
+            f"{origin} holds {type(values).__name__}, but must hold keys and values. Start from a file in configs/."
+        )
     for override in overrides:
         _apply(values, override)
     try:
@@ -73,7 +75,8 @@ def _parse_yaml(text: str, origin: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{origin} is no valid YAML: {error}") from error
+        # What YAML says of the place stands on several lines, so the remedy goes before it.
+        raise ConfigError(f"{origin} is no valid YAML; mend it at the place named here: {error}") from error
 
 
 def _apply(values: dict, override: str) -> None:
@@ -85,7 +88,10 @@ def _apply(values: dict, override: str) -> None:
     for parent in parents:
         child = {} if target.get(parent) is None else target[parent]
         if not isinstance(child, dict):
-            raise ConfigError(f"override {override!r}: {parent!r} holds {child!r}, which has no keys below it.")
+            raise ConfigError(
+                f"override {override!r}: {parent!r} holds {child!r}, which has no keys below it. "
+                f"Override {parent!r} itself."
+            )
         # A copy: sections that share a YAML anchor are one object, and only the one that is named may change.
         target[parent] = dict(child)
         target = target[parent]

@@ -77,14 +77,18 @@ class ImageConfig(Section):
 class DataSource(Section):
     """Where problems come from."""
 
-    format: str = Field(
+    format: Literal["canonical", "geometry3k", "math"] = Field(
         default="canonical",
-        description="canonical: a folder written by this project; or the name of a data processor (geometry3k, math).",
+        description="canonical: a folder written by this project; otherwise the name of the data processor that reads "
+        "the set.",
     )
     path: str = Field(description="Folder, parquet file or hub id.")
     split: str = Field(default="train", description="Split to read.")
     limit: PositiveInt | None = Field(default=None, description="Use the first so many problems; null uses all.")
-    families: tuple[str, ...] = Field(default=(), description="Keep these families only; empty keeps all.")
+    families: tuple[str, ...] = Field(
+        default=(),
+        description="Keep these families only; a group such as charts names all of its families. Empty keeps all.",
+    )
     difficulties: tuple[int, ...] = Field(default=(), description="Keep these levels only; empty keeps all.")
 
 
@@ -109,11 +113,11 @@ class PromptConfig(Section):
 
 
 class RolloutConfig(Section):
-    """How completions are sampled during training."""
+    """How completions are sampled during training.
 
-    engine: Literal["transformers"] = Field(
-        default="transformers", description="transformers: embedded in the trainer."
-    )
+    Evaluation obeys max_prompt_tokens and batch_rows too, the warm start max_prompt_tokens.
+    """
+
     num_prompts: PositiveInt = Field(default=32, description="Prompts per step, over all processes.")
     group_size: int = Field(default=8, description="Completions per prompt (G); at least 2.")
     max_prompt_tokens: PositiveInt = Field(
@@ -166,10 +170,10 @@ class AgraeConfig(Section):
 
 
 class AlgorithmConfig(Section):
-    """One point of advantage x weighting x trust region x aggregation. A preset names one; keys given override it."""
+    """One point of advantage x weighting x trust region x aggregation. A preset names the first and the last."""
 
     preset: Literal["grpo", "dr_grpo"] = Field(
-        default="grpo", description="Named point that fills the keys left out below."
+        default="grpo", description="Fills advantage and aggregation where they are left out."
     )
     advantage: Literal["grpo", "dr_grpo"] = Field(
         description="Base advantage: (r - mean) / std, or r - mean. Preset: by its name."
@@ -177,8 +181,8 @@ class AlgorithmConfig(Section):
     aggregation: Literal["sequence_mean", "token_mean", "token_sum"] = Field(
         description="How token losses add up. Preset: grpo sequence_mean, dr_grpo token_sum."
     )
-    clip_low: Annotated[float, Field(ge=0, lt=1)] = Field(description="Ratio may fall to 1 - clip_low. Preset: 0.2.")
-    clip_high: NonNegativeFloat = Field(description="Ratio may rise to 1 + clip_high. Preset: 0.2.")
+    clip_low: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.2, description="Ratio may fall to 1 - clip_low.")
+    clip_high: NonNegativeFloat = Field(default=0.2, description="Ratio may rise to 1 + clip_high.")
     weighting: tuple[Literal["agrae"], ...] = Field(
         default=(), description="Reweightings of the advantage, applied in order."
     )
@@ -210,7 +214,10 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """The reinforcement-learning loop."""
+    """The reinforcement-learning loop.
+
+    The warm start obeys micro_batch_tokens, checkpoint_every and keep_checkpoints too.
+    """
 
     num_steps: PositiveInt = Field(default=100, description="Rollout batches to learn from.")
     updates_per_rollout: PositiveInt = Field(

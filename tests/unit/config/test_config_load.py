@@ -7,7 +7,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from data_processors import PROCESSORS
 from mm_agrae.config import RunConfig, config_hash, load_config, parse_config
+from mm_agrae.config.schema import DataSource
 from mm_agrae.errors import ConfigError
 
 TEXT = """
@@ -76,16 +78,16 @@ def test_an_override_leaves_the_twin_of_its_section_alone() -> None:
 def test_overrides_without_a_form_are_refused() -> None:
     refuse("must have the form dotted.key=value", "train.num_steps")
     refuse("must have the form dotted.key=value", "=3")
-    refuse("'name' holds 'small', which has no keys below it", "name.first=3")
+    refuse("'name' holds 'small', which has no keys below it. Override 'name' itself.", "name.first=3")
     refuse("is no valid YAML", "name=[")
 
 
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_config(tmp_path / "none.yaml")
-    refuse("must hold keys and values", text="- a\n")
+    refuse("must hold keys and values. Start from a file in configs/", text="- a\n")
     refuse("holds NoneType", text="")
-    refuse("is no valid YAML", text="a: [")
+    refuse("recipe is no valid YAML; mend it at the place named here", text="a: [")
     refuse("key 'seed' is given twice", text=f"seed: 1\n{TEXT}seed: 2\n")
     refuse("key 'path' is given twice", text=TEXT.replace("somewhere", "a, path: b"))
     refuse("key 'model' is missing", text="name: x\ndata: {train: {path: y}}\n")
@@ -103,6 +105,7 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ("algorithm.clip_low=1.0", "algorithm.clip_low is 1.0"),
         ("algorithm.preset=[grpo]", "algorithm.preset"),
         ("model.precision=fp16", "model.precision is 'fp16'.*'bf16'"),
+        ("data.train.format=geometry", "data.train.format is 'geometry'.*'geometry3k'"),
         ("name=a/b", "name is 'a/b'"),
         ("images.min_pixels=700000", "min_pixels is 700000, above max_pixels 602112"),
         ("evaluate.ks=[1, 8]", "ks asks for pass@8, but num_samples is 4"),
@@ -121,6 +124,10 @@ def test_a_group_of_one_is_refused() -> None:
         "rollout.group_size=1",
     )
     assert parse_config(TEXT, ["rollout.group_size=2"]).rollout.group_size == 2
+
+
+def test_a_format_is_canonical_or_a_data_processor() -> None:
+    assert set(get_args(DataSource.model_fields["format"].annotation)) == {"canonical", *PROCESSORS}
 
 
 def test_presets_fill_only_what_is_left_out() -> None:
