@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mm_agrae.cli.load import load_samples
+from mm_agrae.cli.progress import progress_bar
 from mm_agrae.config import RunConfig, load_config
 from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.errors import ConfigError
@@ -29,7 +30,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
     config = load_config(recipe, overrides)
     samples, sets = load_samples(config.data.train), _load_sets(config)
     session = open_session(
-        config, recipe=recipe.read_text(encoding="utf-8"), optim=config.train.optim, out=out, resume=resume, log=log
+        config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
     with closing(session), _verifier(config) as verifier:
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows, weights_version=session.step)
@@ -51,7 +52,7 @@ def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bo
     config = load_config(recipe, overrides)
     samples = load_samples(config.data.train)
     session = open_session(
-        config, recipe=recipe.read_text(encoding="utf-8"), optim=config.sft.optim, out=out, resume=resume, log=log
+        config, recipe=recipe.read_text(encoding="utf-8"), job="sft", out=out, resume=resume, log=log
     )
     with closing(session):
         fine_tune(session, samples)
@@ -68,7 +69,7 @@ def run_evaluate(recipe: Path, overrides: Sequence[str], out: Path | None, log: 
             "data.eval.held_out.split=test."
         )
     session = open_session(
-        config, recipe=recipe.read_text(encoding="utf-8"), optim=config.train.optim, out=out, resume=False, log=log
+        config, recipe=recipe.read_text(encoding="utf-8"), job="eval", out=out, resume=False, log=log
     )
     with closing(session), _verifier(config) as verifier:
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows)
@@ -110,7 +111,8 @@ def _measure_all(
 ) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name, samples in sets.items():
-        summary = evaluator.measure(name, samples, run_dir.eval_at(step), step=step)
+        with progress_bar(f"measuring {name}", len(samples), show=evaluator.ranks.is_main) as advance:
+            summary = evaluator.measure(name, samples, run_dir.eval_at(step), step=step, advance=advance)
         figures = "  ".join(
             f"{metric} {i['value']:.3f} [{i['low']:.3f}, {i['high']:.3f}]"
             for metric, i in summary["overall"].items()

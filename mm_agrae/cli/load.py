@@ -9,7 +9,7 @@ from typing import cast
 from data_processors import PROCESSORS
 from mm_agrae.config.schema import DataSource
 from mm_agrae.data.dataset import open_dataset
-from mm_agrae.errors import ConfigError, DataError
+from mm_agrae.errors import DataError
 from mm_agrae.records import Sample
 
 
@@ -17,7 +17,6 @@ def load_samples(source: DataSource) -> Sequence[Sample]:
     """Read a source, keep what it asks for.
 
     Raises:
-        ConfigError: The format is unknown.
         DataError: Nothing is left.
     """
     samples = _open(source)
@@ -36,10 +35,6 @@ def _open(source: DataSource) -> Sequence[Sample]:
     if source.format == "canonical":
         # A Dataset has the length, the items and the iteration that readers use of a sequence, and no slices.
         return cast(Sequence[Sample], open_dataset(Path(source.path), source.split))
-    if source.format not in PROCESSORS:
-        raise ConfigError(
-            f"data format is {source.format!r}, but must be canonical or one of {', '.join(sorted(PROCESSORS))}."
-        )
     return list(PROCESSORS[source.format](source.path, source.split))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -93,7 +94,7 @@ def gym(
             difficulties=_levels(difficulties),
             size=size,
             text_only=text_only,
-            on_sample=advance,
+            on_sample=partial(advance, 1),
         )
     counts = ", ".join(f"{split.num_samples} {name}" for name, split in manifest.splits.items())
     _say(f"data set: {out} ({counts})")

@@ -29,6 +29,8 @@ class Ranks(Protocol):
 
     @property
     def is_main(self) -> bool: ...
+    @property
+    def size(self) -> int: ...
     def share(self, items: Sequence[T]) -> list[T]: ...
     def collect(self, mine: Sequence[T]) -> list[T]: ...
 
@@ -39,7 +41,6 @@ class Evaluator:
 
     Attributes:
         thumbnails: Folder that receives the pictures.
-        advance: Called with the number of problems just measured on this rank.
     """
 
     config: RunConfig
@@ -48,9 +49,10 @@ class Evaluator:
     feed: Feed
     ranks: Ranks
     thumbnails: Path
-    advance: Callable[[int], None] = lambda count: None
 
-    def measure(self, name: str, samples: Sequence[Sample], folder: Path, *, step: int) -> dict[str, Any]:
+    def measure(
+        self, name: str, samples: Sequence[Sample], folder: Path, *, step: int, advance: Callable[[int], None]
+    ) -> dict[str, Any]:
         """Measure one set and save its completions and its summary.
 
         Samples over the token budget are refused, named in the log, counted in the summary and in no figure.
@@ -60,6 +62,7 @@ class Evaluator:
             samples: Its problems.
             folder: Where the files go.
             step: Updates behind the weights.
+            advance: Called with the number of problems just measured by all ranks, for a progress bar.
 
         Returns:
             The summary (see statistics.summarise), with "refused".
@@ -86,7 +89,7 @@ class Evaluator:
             results.extend(_result(group, best) for group, best in zip(sampled, greedy, strict=True))
             sampled_lines.extend(self._lines(sampled, step))
             greedy_lines.extend(self._lines([group for group in greedy if group], step))
-            self.advance(len(rendered))
+            advance(min(CHUNK * self.ranks.size, len(prompts)))
         results = self.ranks.collect(results)
         sampled_lines, greedy_lines = self.ranks.collect(sampled_lines), self.ranks.collect(greedy_lines)
         summary = summarise(results, set_name=name, step=step, ks=settings.ks, seed=self.config.seed)

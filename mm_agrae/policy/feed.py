@@ -52,7 +52,7 @@ class Feed:
         return render(self.policy, prompt, self.config.images)
 
     def take(
-        self, samples: Sequence[Sample], sampler: PromptSampler, cursor: Cursor, count: int
+        self, samples: Sequence[Sample], sampler: PromptSampler, count: int, cursor: Cursor
     ) -> tuple[list[Prompt], Cursor]:
         """The next `count` admitted prompts of the endless order, and where it goes on.
 

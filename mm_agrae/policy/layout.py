@@ -71,8 +71,8 @@ class Layout:
         return Layout(**moved)
 
 
-def make_layout(rows: Sequence[Row], *, pad_token_id: int) -> Layout:
-    """Lay rows out side by side, padded on the right.
+def make_layout(rows: Sequence[Row]) -> Layout:
+    """Lay rows out side by side, padded on the right with id 0: nothing attends to padding, and nobody reads it.
 
     Raises:
         ValueError: If there are no rows.
@@ -81,7 +81,7 @@ def make_layout(rows: Sequence[Row], *, pad_token_id: int) -> Layout:
         raise ValueError("there are 0 rows, but a layout needs at least one.")
     width = max(row.num_tokens for row in rows)
     num_position_rows = rows[0].prompt.position_ids.shape[0]
-    input_ids = torch.full((len(rows), width), pad_token_id)
+    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
     position_ids = torch.zeros(num_position_rows, len(rows), width, dtype=torch.long)
     segments = torch.full((len(rows), width), -1)
     sources: list[Tensor] = []

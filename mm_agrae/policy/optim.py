@@ -45,8 +45,8 @@ def optimizer_step(
     norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
     if not math.isfinite(norm):
         raise FloatingPointError(
-            f"gradient norm is {norm}, and a step with it would destroy the weights. Resume from the last checkpoint "
-            "with a lower learning rate."
+            f"gradient norm is {norm}, and a step with it would destroy the weights. Start a new run from the "
+            "model/ folder of the last checkpoint (model.path) with a lower learning rate."
         )
     for group in optimizer.param_groups:
         group["lr"] = lr

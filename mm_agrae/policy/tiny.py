@@ -94,7 +94,7 @@ SIZES: dict[str, Size] = {
         patch=14,
         vocab=2048,
     ),
-    # About 250 M parameters, for one GPU.
+    # About 280 M parameters, for one GPU.
     "medium": Size(
         hidden=1024,
         layers=16,

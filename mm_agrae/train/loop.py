@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from mm_agrae.config import RunConfig
 from mm_agrae.data.sampler import PromptSampler
 from mm_agrae.engines.base import Engine
-from mm_agrae.errors import ConfigError, DataError
-from mm_agrae.policy.feed import Cursor, Feed
+from mm_agrae.policy.feed import Feed
 from mm_agrae.policy.load import Policy, load_policy
-from mm_agrae.records import RenderedPrompt, RolloutGroup, Sample, Sampling
+from mm_agrae.records import RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Harvest, Judge, rollout
 from mm_agrae.seeding import seed_for
 from mm_agrae.store.rollout_log import group_lines, write_lines
@@ -48,22 +48,22 @@ def train(session: Session, parts: Parts) -> None:
     config = session.config
     learner = make_learner(session)
     feed = Feed(policy=session.policy, config=config, log=session.log)
-    sampler = PromptSampler(len(parts.samples), config.seed)
+    draw = partial(feed.take, parts.samples, PromptSampler(len(parts.samples), config.seed), config.rollout.num_prompts)
     progress = Progress(session.log, config.train.num_steps)
     if session.step == 0:
         session.record(_measure(parts, session))
     checkpoint_s = 0.0
     while session.step < config.train.num_steps:
         started = time.perf_counter()
-        prompts, cursor = _next_prompts(session, parts, feed, sampler)
+        prompts, cursor = session.take(draw, feed.render)
         harvest = _roll_out(session, parts, prompts)
         batch = experience(harvest.groups, learner.algorithm, session.world)
-        updating = time.perf_counter()
         outcome = update(learner, batch, step=session.step)
-        synced = time.perf_counter()
         session.step, session.cursor = session.step + 1, cursor
+        syncing = time.perf_counter()
         parts.engine.sync_weights(session.policy, version=session.step)
-        metrics = batch.metrics() | outcome | _costs(session, batch, harvest, updating, synced)
+        outcome["time/sync_s"] = time.perf_counter() - syncing
+        metrics = batch.metrics() | outcome | _costs(session, batch, harvest, outcome)
         if _due(session.step, config.train.rollout_log_every, config):
             _log_rollouts(session, batch)
         if _due(session.step, config.evaluate.every, config, first=False):
@@ -73,25 +73,7 @@ def train(session: Session, parts: Parts) -> None:
         # Before the checkpoint, so that a kill between the two loses no line: a resumed run drops later ones.
         session.record(metrics)
         progress.show(session.step, metrics)
-        checkpoint_s = _save_when_due(session)
-
-
-def _next_prompts(
-    session: Session, parts: Parts, feed: Feed, sampler: PromptSampler
-) -> tuple[list[RenderedPrompt], Cursor]:
-    """This rank's share of the step's prompts, rendered.
-
-    Raises:
-        DataError: A sample cannot be used; what was learnt so far is saved, on all ranks together.
-    """
-    problem, mine, cursor = None, [], session.cursor
-    try:
-        prompts, cursor = feed.take(parts.samples, sampler, session.cursor, session.config.rollout.num_prompts)
-        mine = [feed.render(prompt) for prompt in session.world.share(prompts)]
-    except (ConfigError, DataError) as error:  # a text model meets its first image in a ConfigError
-        problem = str(error)
-    session.stop_together(problem)
-    return mine, cursor
+        checkpoint_s = session.save_if_due(config.train.num_steps)
 
 
 def make_learner(session: Session) -> Learner:
@@ -137,20 +119,16 @@ def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt]) ->
     return rollout(parts.engine, parts.judge, mine, sampling, seeds)
 
 
-def _costs(session: Session, batch: Experience, harvest: Harvest, updating: float, synced: float) -> dict[str, float]:
+def _costs(session: Session, batch: Experience, harvest: Harvest, outcome: Mapping[str, float]) -> dict[str, float]:
     """Seconds and throughput; the slowest rank counts, because the others wait for it."""
-    slowest = session.world.collect([(harvest.rollout_s, harvest.verify_s, synced - updating)])
-    rollout_s, verify_s, update_s = (max(column) for column in zip(*slowest, strict=True))
+    mine = {"time/rollout_s": harvest.rollout_s, "time/verify_s": harvest.verify_s}
+    mine |= {key: value for key, value in outcome.items() if key.startswith("time/")}
+    everyone = session.world.collect([mine])
+    costs = {key: max(rank[key] for rank in everyone) for key in mine}
     tokens = int(batch.lengths.sum())
-    costs = {
-        "time/rollout_s": rollout_s,
-        "time/verify_s": verify_s,
-        "time/update_s": update_s,
-        "time/sync_s": time.perf_counter() - synced,
-        "throughput/rollout_tokens_per_s": tokens / rollout_s,
-        "throughput/update_tokens_per_s": tokens / update_s,
-        "rollout/refused_samples": float(session.cursor.refused),
-    }
+    costs["throughput/rollout_tokens_per_s"] = tokens / costs["time/rollout_s"]
+    costs["throughput/update_tokens_per_s"] = tokens / costs["time/update_s"]
+    costs["rollout/refused_samples"] = float(session.cursor.refused)
     if session.world.device.type == "cuda":
         peak = session.world.collect([float(torch.cuda.max_memory_allocated())])
         costs["memory/gpu_peak_bytes"] = max(peak)
@@ -160,13 +138,11 @@ def _costs(session: Session, batch: Experience, harvest: Harvest, updating: floa
 
 def _log_rollouts(session: Session, batch: Experience) -> None:
     advantages = [batch.advantages[row].tolist() for row in batch.rows]
-    lines = session.world.collect(_lines(session, batch.groups, advantages))
+    run_dir = session.run_dir
+    mine = group_lines(batch.groups, step=session.step, advantages=advantages, thumbnails=run_dir.thumbnails)
+    lines = session.world.collect(mine)
     if session.world.is_main:
-        write_lines(session.run_dir.rollouts_at(session.step), lines)
-
-
-def _lines(session: Session, groups: Sequence[RolloutGroup], advantages: list[list[float]]) -> list[str]:
-    return group_lines(groups, step=session.step, advantages=advantages, thumbnails=session.run_dir.thumbnails)
+        write_lines(run_dir.rollouts_at(session.step), lines)
 
 
 def _measure(parts: Parts, session: Session) -> dict[str, float]:
@@ -177,13 +153,3 @@ def _measure(parts: Parts, session: Session) -> dict[str, float]:
 
 def _due(step: int, every: int, config: RunConfig, *, first: bool = True) -> bool:
     return step == config.train.num_steps or (first and step == 1) or (every > 0 and step % every == 0)
-
-
-def _save_when_due(session: Session) -> float:
-    """Checkpoint at the end and every checkpoint_every steps; returns the seconds it took."""
-    settings = session.config.train
-    due = settings.checkpoint_every and session.step % settings.checkpoint_every == 0
-    started = time.perf_counter()
-    if due or session.step == settings.num_steps:
-        session.save()
-    return time.perf_counter() - started

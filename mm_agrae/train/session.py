@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 
 from mm_agrae.config import RunConfig, config_hash
-from mm_agrae.config.schema import OptimConfig
-from mm_agrae.errors import CheckpointError, DataError
+from mm_agrae.errors import CheckpointError, ConfigError, DataError
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.load import Policy, load_policy, save_weights
 from mm_agrae.policy.optim import make_optimizer
+from mm_agrae.records import Prompt
 from mm_agrae.seeding import seed_for
 from mm_agrae.store.checkpoint import latest_checkpoint, prune, read_state, save_checkpoint
 from mm_agrae.store.provenance import environment
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import Tracker, truncate_after
 from mm_agrae.train.distributed import World
+
+T = TypeVar("T")
+Job = Literal["sft", "train", "eval"]
+Draw = Callable[[Cursor], tuple[list[Prompt], Cursor]]
 
 MODEL_FOLDER = "model"
 
@@ -29,15 +35,17 @@ MODEL_FOLDER = "model"
 class Session:
     """An open run on one rank. `step` and `cursor` move; everything else stays.
 
-    Once the model is made, nothing in a run draws from a global random generator (every draw has a seed of its own, from
-    the step and the place in it), so step and cursor are all the randomness there is to save.
+    Once the model is made, nothing in a run draws from a global random generator (every draw has a seed of its own,
+    from the step and the place in it), so step and cursor are all the randomness there is to save.
 
     Attributes:
+        job: What the run does; a checkpoint of one job does not resume another.
         tracker: On the main process only.
         step: Steps done.
         cursor: Place in the training data.
     """
 
+    job: Job
     config: RunConfig
     world: World
     run_dir: RunDir
@@ -56,6 +64,7 @@ class Session:
     def save(self) -> None:
         """Checkpoint the session, unless this step is saved already."""
         state = {
+            "job": self.job,
             "cursor": vars(self.cursor),
             "config_hash": config_hash(self.config),
             "wandb_run_id": self.tracker.run_id if self.tracker else None,
@@ -67,16 +76,35 @@ class Session:
                 prune(self.run_dir.checkpoints, self.config.train.keep_checkpoints)
         self.world.barrier()
 
-    def stop_together(self, problem: str | None) -> None:
-        """Stop all ranks if any of them has a problem with its data; what was learnt so far is saved first.
+    def save_if_due(self, num_steps: int) -> float:
+        """Checkpoint at the end and every train.checkpoint_every steps; returns the seconds it took."""
+        started = time.perf_counter()
+        every = self.config.train.checkpoint_every
+        if self.step == num_steps or (every and self.step % every == 0):
+            self.save()
+        return time.perf_counter() - started
+
+    def take(self, draw: Draw, make: Callable[[Prompt], T]) -> tuple[list[T], Cursor]:
+        """This rank's share of the step's prompts, each made into what the job computes with.
+
+        Args:
+            draw: From a cursor to the step's prompts over all ranks and the next cursor.
+            make: Renders a prompt.
 
         Raises:
-            DataError: The first problem, and where the run is saved.
+            DataError: A sample cannot be used. All ranks stop, and what was learnt so far is saved first.
         """
+        problem, mine, cursor = None, [], self.cursor
+        try:
+            prompts, cursor = draw(self.cursor)
+            mine = [make(prompt) for prompt in self.world.share(prompts)]
+        except (ConfigError, DataError) as error:  # a text model meets its first image in a ConfigError
+            problem = str(error)
         problems = [found for found in self.world.collect([problem]) if found]
         if problems:
             self.save()
             raise DataError(f"{problems[0]}\nThe run is saved up to step {self.step} in {self.run_dir.path}.")
+        return mine, cursor
 
     def close(self) -> None:
         if self.tracker:
@@ -91,7 +119,7 @@ def open_session(
     config: RunConfig,
     *,
     recipe: str,
-    optim: OptimConfig,
+    job: Job,
     out: Path | None,
     resume: bool,
     log: Callable[[str], None],
@@ -101,29 +129,35 @@ def open_session(
     Args:
         config: The resolved config.
         recipe: The recipe as it was written.
-        optim: Settings of the optimiser.
+        job: Decides which optimiser settings count.
         out: The run directory; None makes one below config.output_dir (not when resuming).
         resume: Go on from the latest checkpoint of `out`, from the beginning when there is none.
         log: Receives lines for the user, on the main process.
 
     Raises:
-        CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config.
+        CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config or job.
     """
     world = World(device=config.model.device)
     say = log if world.is_main else lambda line: None
     run_dir = _existing_run(out, config) if resume else None
     checkpoint = latest_checkpoint(run_dir.checkpoints) if run_dir else None
     state = read_state(checkpoint) if checkpoint else None
+    if state and state["job"] != job:
+        raise CheckpointError(
+            f"{out} is a run of `mm-agrae {state['job']}`, so `mm-agrae {job}` cannot resume it. "
+            f"Name a run directory of {job}."
+        )
     # Fresh adapters draw from the global generator: seeded, every rank and every repetition starts from the same ones.
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, "adapters"))
         policy = load_policy(config.model, world.device, weights=checkpoint / MODEL_FOLDER if checkpoint else None)
-    optimizer = make_optimizer(policy.trainable(), optim)
+    optimizer = make_optimizer(policy.trainable(), config.sft.optim if job == "sft" else config.train.optim)
     if checkpoint:
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
     # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
     run_dir = run_dir or RunDir(Path(world.broadcast(_new_directory(config, out) if world.is_main else "")))
     session = Session(
+        job=job,
         config=config,
         world=world,
         run_dir=run_dir,

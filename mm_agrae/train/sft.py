@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from mm_agrae.data.sampler import PromptSampler
-from mm_agrae.errors import ConfigError, DataError
-from mm_agrae.policy.feed import Cursor, Feed
+from mm_agrae.errors import DataError
+from mm_agrae.policy.feed import Feed
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.policy.optim import learning_rate, optimizer_step
@@ -31,10 +32,11 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
     """
     config = session.config
     feed = Feed(policy=session.policy, config=config, log=session.log)
-    sampler = PromptSampler(len(samples), config.seed)
+    draw = partial(feed.take, samples, PromptSampler(len(samples), config.seed), config.sft.batch_size)
+    make = partial(_row, session, feed)
     while session.step < config.sft.num_steps:
         started = time.perf_counter()
-        rows, cursor = _next_rows(session, feed, samples, sampler)
+        rows, cursor = session.take(draw, make)
         num_tokens = sum(session.world.collect([sum(len(row.completions[0]) for row in rows)]))
         lr = learning_rate(config.sft.optim, session.step, config.sft.num_steps)
         metrics = _step(session, rows, num_tokens, lr)
@@ -47,27 +49,7 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
                 f"sft {session.step}/{config.sft.num_steps}  loss {metrics['sft/loss_nats']:.3f}  "
                 f"grad {metrics['sft/grad_norm']:.2f}  {metrics['sft/step_s']:.2f} s"
             )
-        every = config.train.checkpoint_every
-        if session.step == config.sft.num_steps or (every and session.step % every == 0):
-            session.save()
-
-
-def _next_rows(
-    session: Session, feed: Feed, samples: Sequence[Sample], sampler: PromptSampler
-) -> tuple[list[Row], Cursor]:
-    """This rank's share of the step's prompts, each with its solution.
-
-    Raises:
-        DataError: A sample cannot be used; what was learnt so far is saved, on all ranks together.
-    """
-    problem, rows, cursor = None, [], session.cursor
-    try:
-        prompts, cursor = feed.take(samples, sampler, session.cursor, session.config.sft.batch_size)
-        rows = [_row(session, feed, prompt) for prompt in session.world.share(prompts)]
-    except (ConfigError, DataError) as error:  # a text model meets its first image in a ConfigError
-        problem = str(error)
-    session.stop_together(problem)
-    return rows, cursor
+        session.save_if_due(config.sft.num_steps)
 
 
 def _row(session: Session, feed: Feed, prompt: Prompt) -> Row:
@@ -87,7 +69,7 @@ def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> 
     config, policy, world = session.config, session.policy, session.world
     sums = torch.zeros(1, dtype=torch.float64, device=policy.device)
     for micro_batch in pack(rows, max_tokens=config.train.micro_batch_tokens):
-        loss = -score(policy, make_layout(micro_batch, pad_token_id=0)).logprobs.sum() / num_tokens
+        loss = -score(policy, make_layout(micro_batch)).logprobs.sum() / num_tokens
         loss.backward()
         sums += loss.detach().double()
     parameters = policy.trainable()

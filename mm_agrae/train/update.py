@@ -9,8 +9,9 @@ Shapes: P prompts of the step, G completions per prompt, K completion tokens of 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,7 +27,6 @@ from mm_agrae.train.assemble import Algorithm
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience
 
-# Running sums over tokens: tokens, loss, entropy, clipped low, clipped high, ratio, divergence, log-probability gap.
 _SUMS = ("tokens", "loss", "entropy", "clip_low", "clip_high", "ratio", "kl", "gap")
 
 
@@ -44,14 +44,19 @@ class Learner:
     world: World
 
 
-@dataclass(kw_only=True)
 class _Tally:
-    """Sums and maxima over this rank's tokens."""
+    """Sums over this rank's tokens, in the order of _SUMS, and the largest ratio and log-probability gap.
 
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0.0))
-    max_ratio: float = 0.0
-    max_gap: float = 0.0
-    old: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    Kept on the device: reading a number after every micro-batch would make a GPU wait for it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
+        self.maxima = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def add(self, sums: Sequence[Tensor], maxima: Sequence[Tensor]) -> None:
+        self.sums += torch.stack([value.double() for value in sums])
+        self.maxima = torch.maximum(self.maxima, torch.stack([value.double() for value in maxima]))
 
 
 def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float]:
@@ -63,23 +68,25 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
         step: Rollout batches behind; decides the learning rate.
 
     Returns:
-        policy/*, group/skipped_frac, rollout/logprob_gap_* of the whole batch over all ranks.
+        policy/*, group/skipped_frac, rollout/logprob_gap_* of the whole batch over all ranks, and this rank's seconds.
 
     Raises:
         FloatingPointError: The gradient is not finite; the weights are left as they were.
     """
     num_updates = learner.config.updates_per_rollout
-    stretches = torch.arange(batch.advantages.shape[0]).chunk(num_updates)
-    tally = _Tally()
-    rows = [_rows(batch, set(stretch.tolist()), learner.algorithm) for stretch in stretches]
+    minibatches = torch.arange(batch.advantages.shape[0]).chunk(num_updates)
+    tally = _Tally(learner.policy.device)
+    rows = [_rows(batch, set(minibatch.tolist()), learner.algorithm) for minibatch in minibatches]
     # The first update starts from the sampling policy itself; only later ones need its log-probabilities kept.
-    for later in rows[1:]:
-        _remember(learner, batch, later, tally)
+    started = time.perf_counter()
+    old = _old_logprobs(learner, [row for later in rows[1:] for row in later])
+    old_logprobs_s = time.perf_counter() - started
     norms, lr = [], 0.0
-    for number, (stretch, mine) in enumerate(zip(stretches, rows, strict=True)):
-        weights = _token_weights(learner, batch, stretch)
+    for number, (minibatch, mine) in enumerate(zip(minibatches, rows, strict=True)):
+        weights = _token_weights(learner, batch, minibatch)
         for micro_batch in pack(mine, max_tokens=learner.config.micro_batch_tokens):
-            _backward(learner, batch, micro_batch, weights, tally)
+            loss = _loss(learner, batch, micro_batch, weights, old, tally)
+            loss.backward()
         parameters = learner.policy.trainable()
         learner.world.sum_gradients(parameters)
         optim = learner.config.optim
@@ -88,11 +95,13 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
     return _metrics(learner, batch, tally) | {
         "policy/grad_norm": sum(norms) / len(norms),
         "policy/learning_rate": lr,
+        "time/old_logprobs_s": old_logprobs_s,
+        "time/update_s": time.perf_counter() - started - old_logprobs_s,
     }
 
 
-def _rows(batch: Experience, stretch: set[int], algorithm: Algorithm) -> list[Row]:
-    """This rank's groups of a stretch, without those whose gradient is exactly 0."""
+def _rows(batch: Experience, minibatch: set[int], algorithm: Algorithm) -> list[Row]:
+    """This rank's groups of a minibatch, without those whose gradient is exactly 0."""
     return [
         Row(
             prompt=group.prompt,
@@ -100,7 +109,7 @@ def _rows(batch: Experience, stretch: set[int], algorithm: Algorithm) -> list[Ro
             group=row,
         )
         for row, group in zip(batch.rows, batch.groups, strict=True)
-        if row in stretch and _has_gradient(batch, row, algorithm)
+        if row in minibatch and _has_gradient(batch, row, algorithm)
     ]
 
 
@@ -108,11 +117,11 @@ def _has_gradient(batch: Experience, row: int, algorithm: Algorithm) -> bool:
     return algorithm.beta > 0 or bool((batch.advantages[row] != 0).any())
 
 
-def _token_weights(learner: Learner, batch: Experience, stretch: Tensor) -> Tensor:
+def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Tensor:
     """[P, G] weight of each token of each sequence of an update, skipped groups counted; 0 elsewhere."""
-    lengths = batch.lengths[stretch]
+    lengths = batch.lengths[minibatch]
     weights = torch.zeros(batch.lengths.shape)
-    weights[stretch] = learner.algorithm.aggregation(
+    weights[minibatch] = learner.algorithm.aggregation(
         lengths.reshape(-1),
         num_sequences=lengths.numel(),
         num_tokens=max(1, int(lengths.sum())),
@@ -122,38 +131,44 @@ def _token_weights(learner: Learner, batch: Experience, stretch: Tensor) -> Tens
 
 
 @torch.no_grad()
-def _remember(learner: Learner, batch: Experience, rows: Sequence[Row], tally: _Tally) -> None:
-    """Keep the sampling policy's log-probabilities of the tokens of later updates."""
+def _old_logprobs(learner: Learner, rows: Sequence[Row]) -> dict[tuple[int, int], Tensor]:
+    """The sampling policy's log-probabilities, by the group and the first completion of each row."""
+    kept: dict[tuple[int, int], Tensor] = {}
     for micro_batch in pack(rows, max_tokens=learner.config.micro_batch_tokens):
-        layout = make_layout(micro_batch, pad_token_id=0)
-        scores = score(learner.policy, layout, temperature=learner.temperature)
-        for row, logprobs in zip(micro_batch, scores.logprobs.split(_row_lengths(micro_batch)), strict=True):
-            tally.old[row.group, row.first] = logprobs
+        scores = score(learner.policy, make_layout(micro_batch), temperature=learner.temperature)
+        lengths = [sum(map(len, row.completions)) for row in micro_batch]
+        for row, logprobs in zip(micro_batch, scores.logprobs.split(lengths), strict=True):
+            kept[row.group, row.first] = logprobs
+    return kept
 
 
-def _backward(learner: Learner, batch: Experience, rows: Sequence[Row], weights: Tensor, tally: _Tally) -> None:
-    """Add the gradient of one micro-batch, and its figures to the tally."""
+def _loss(
+    learner: Learner,
+    batch: Experience,
+    rows: Sequence[Row],
+    weights: Tensor,
+    kept: dict[tuple[int, int], Tensor],
+    tally: _Tally,
+) -> Tensor:
+    """A micro-batch's part of the loss; its figures go to the tally."""
     device = learner.policy.device
-    layout = make_layout(rows, pad_token_id=0)
-    scores = score(learner.policy, layout, temperature=learner.temperature)
-    kept = [tally.old.get((row.group, row.first)) for row in rows]
-    old = scores.logprobs.detach() if kept[0] is None else torch.cat([k for k in kept if k is not None])
-    per_token = [
-        _spread(matrix, rows).to(device) for matrix in (batch.advantages, batch.bounds.low, batch.bounds.high, weights)
-    ]
-    advantages, low, high, token_weights = (tensor.float() for tensor in per_token)
-    token_loss = LOSSES["clipped_surrogate"](scores.logprobs, old, advantages, low, high)
+    scores = score(learner.policy, make_layout(rows), temperature=learner.temperature)
+    logprobs = scores.logprobs
+    is_first = (rows[0].group, rows[0].first) not in kept
+    old = logprobs.detach() if is_first else torch.cat([kept[row.group, row.first] for row in rows])
+    advantages, low, high, token_weights = (
+        _spread(matrix, rows).to(device, torch.float32)
+        for matrix in (batch.advantages, batch.bounds.low, batch.bounds.high, weights)
+    )
+    token_loss = LOSSES["clipped_surrogate"](logprobs, old, advantages, low, high)
     losses, divergence = token_loss.loss, torch.zeros_like(old)
     if learner.reference is not None:
-        divergence = k3(scores.logprobs, _reference_logprobs(learner, rows))
+        divergence = k3(logprobs, _reference_logprobs(learner, rows))
         losses = losses + learner.algorithm.beta * divergence
     loss = (token_weights * losses).sum()
-    loss.backward()
-
-    reported = torch.tensor(_rollout_logprobs(batch, rows), device=device)
-    gap = (reported - old).abs()
+    gap = (torch.tensor(_rollout_logprobs(batch, rows), device=device) - old).abs()
     figures = {
-        "tokens": torch.tensor(float(len(old))),
+        "tokens": torch.ones_like(old).sum(),
         "loss": loss.detach(),
         "entropy": scores.entropy.sum(),
         "clip_low": token_loss.clipped_low.sum(),
@@ -162,16 +177,14 @@ def _backward(learner: Learner, batch: Experience, rows: Sequence[Row], weights:
         "kl": divergence.detach().sum(),
         "gap": gap.sum(),
     }
-    for name, value in figures.items():
-        tally.sums[name] += float(value)
-    tally.max_ratio = max(tally.max_ratio, float(token_loss.ratio.max()))
-    tally.max_gap = max(tally.max_gap, float(gap.max()))
+    tally.add([figures[name] for name in _SUMS], [token_loss.ratio.max(), gap.max()])
+    return loss
 
 
 @torch.no_grad()
 def _reference_logprobs(learner: Learner, rows: Sequence[Row]) -> Tensor:
     assert learner.reference is not None
-    layout = make_layout(rows, pad_token_id=0)
+    layout = make_layout(rows)
     if learner.reference is learner.policy:  # adapters: the initial policy is the same model without them
         with learner.policy.without_adapters():
             return score(learner.policy, layout, temperature=learner.temperature).logprobs
@@ -200,17 +213,11 @@ def _rollout_logprobs(batch: Experience, rows: Sequence[Row]) -> list[float]:
     ]
 
 
-def _row_lengths(rows: Sequence[Row]) -> list[int]:
-    return [sum(map(len, row.completions)) for row in rows]
-
-
 def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, float]:
     """Figures over all ranks; NaN over tokens where every group was skipped."""
-    world, device = learner.world, learner.policy.device
-    totals = world.sum(torch.tensor([tally.sums[name] for name in _SUMS], dtype=torch.float64, device=device))
-    sums = dict(zip(_SUMS, totals.tolist(), strict=True))
+    sums = dict(zip(_SUMS, learner.world.sum(tally.sums).tolist(), strict=True))
     tokens = sums["tokens"] or math.nan
-    maxima = world.collect([(tally.max_ratio, tally.max_gap)])
+    max_ratio, max_gap = (max(column) for column in zip(*learner.world.collect([tally.maxima.tolist()]), strict=True))
     num_groups = batch.advantages.shape[0]
     num_learnt = sum(_has_gradient(batch, row, learner.algorithm) for row in range(num_groups))
     metrics = {
@@ -219,9 +226,9 @@ def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, fl
         "policy/clip_low_frac": sums["clip_low"] / tokens,
         "policy/clip_high_frac": sums["clip_high"] / tokens,
         "policy/ratio_mean": sums["ratio"] / tokens,
-        "policy/ratio_max": max(ratio for ratio, _ in maxima) if sums["tokens"] else math.nan,
+        "policy/ratio_max": max_ratio if sums["tokens"] else math.nan,
         "rollout/logprob_gap_mean_nats": sums["gap"] / tokens,
-        "rollout/logprob_gap_max_nats": max(gap for _, gap in maxima) if sums["tokens"] else math.nan,
+        "rollout/logprob_gap_max_nats": max_gap if sums["tokens"] else math.nan,
         "group/skipped_frac": 1 - num_learnt / num_groups,
     }
     if learner.reference is not None:

@@ -60,7 +60,10 @@ def files(folder: Path) -> dict[str, bytes]:
         ("rollout.group_size=1", "group_size is 1, but a group-relative advantage needs at least 2"),
         ("data.train.path=/nowhere/data", "/nowhere/data"),
         ("data.train.split=dev", "has no split 'dev'; it has ['test', 'train']"),
-        ("data.train.format=jsonl", "data format is 'jsonl', but must be canonical or one of"),
+        (
+            "data.train.format=jsonl",
+            "data.train.format is 'jsonl': Input should be 'canonical', 'geometry3k' or 'math'",
+        ),
         ("data.train.families=[chess]", "has no problem of families ['chess']"),
         ("rollout.num_prompts", "must have the form dotted.key=value"),
     ],
@@ -150,6 +153,9 @@ def test_marks_without_pictures(refused: Run, recipe: Path, tmp_path: Path, mark
     row = table.to_pylist()[0]
     row["question"] = "<image>" * marks + "Which colour?"
     pq.write_table(type(table).from_pylist([row], schema=table.schema), data / "train.parquet")
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["splits"]["train"]["num_bytes"] = (data / "train.parquet").stat().st_size
+    (data / "manifest.json").write_text(json.dumps(manifest))
     said = refused("train", recipe, f"data.train.path={data}", "--out", tmp_path / "run")
     assert f"sample 'colour0' has 1 images and {marks} marks <image>" in said
 

@@ -133,7 +133,7 @@ def test_a_problem_drawn_twice_in_a_step_is_answered_anew(warm_model: Callable[[
 def test_scripted_answers_are_rewarded_as_they_deserve(recipe: Path, tmp_path: Path, group_size: int) -> None:
     """A script that is right at even seeds: rewards follow the flags, and the log keeps the script's words."""
     config = load_config(recipe, ["train.num_steps=2", f"rollout.group_size={group_size}"])
-    session = open_session(config, recipe="", optim=config.train.optim, out=tmp_path / "run", resume=False, log=ignore)
+    session = open_session(config, recipe="", job="train", out=tmp_path / "run", resume=False, log=ignore)
     encode = session.policy.tokenizer.encode
     engine = ScriptedEngine(
         lambda prompt, seed: f"\\boxed{{{prompt.sample.target if seed % 2 == 0 else 'green'}}}",

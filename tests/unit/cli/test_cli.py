@@ -10,7 +10,7 @@ import pytest
 
 from mm_agrae.cli.load import load_samples
 from mm_agrae.config.schema import DataSource
-from mm_agrae.errors import ConfigError, DataError
+from mm_agrae.errors import DataError
 
 
 def test_help_imports_no_heavy_library() -> None:
@@ -48,8 +48,3 @@ def test_a_source_keeps_what_it_asks_for(gym_folder: Path) -> None:
 def test_a_name_that_only_begins_alike_is_another_family(gym_folder: Path) -> None:
     with pytest.raises(DataError, match=r"no problem of families \['chart'\]"):
         load_samples(DataSource(path=str(gym_folder), families=("chart",)))
-
-
-def test_a_format_that_nobody_reads(gym_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="data format is 'csv', but must be canonical or one of geometry3k, math"):
-        load_samples(DataSource(path=str(gym_folder), format="csv"))

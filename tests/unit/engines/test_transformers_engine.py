@@ -93,7 +93,7 @@ def test_rollout_logprobs_equal_the_trainers(policy: Policy, rendered: Rendered,
         for prompt, group in zip(prompts, groups, strict=True)
     ]
     with torch.no_grad():
-        expected = score(policy, make_layout(rows, pad_token_id=0), temperature=temperature).logprobs
+        expected = score(policy, make_layout(rows), temperature=temperature).logprobs
     reported = torch.tensor([logprob for group in groups for completion in group for logprob in completion.logprobs])
     torch.testing.assert_close(reported, expected, rtol=0, atol=1e-5)
     assert len({completion for group in ids_of(groups) for completion in group}) > len(prompts)

@@ -39,9 +39,9 @@ def test_prompts_come_in_the_samplers_order_and_the_cursor_goes_on(
     samples = make_samples(make_sample, long={2, 4})
     sampler = PromptSampler(num_samples=6, seed=3)
     order = [f"s{i}" for i in sampler.indices(0, 12)]
-    first, cursor = feed.take(samples, sampler, Cursor(), 3)
-    second, end = feed.take(samples, sampler, cursor, 4)
-    whole, same_end = feed.take(samples, sampler, Cursor(), 7)
+    first, cursor = feed.take(samples, sampler, 3, Cursor())
+    second, end = feed.take(samples, sampler, 4, cursor)
+    whole, same_end = feed.take(samples, sampler, 7, Cursor())
     taken = [prompt.sample.id for prompt in [*first, *second]]
     assert taken == [prompt.sample.id for prompt in whole]
     assert taken == [name for name in order if name not in ("s2", "s4")][:7]
@@ -78,7 +78,7 @@ def test_one_sample_that_fits_is_always_found(
     feed = Feed(policy=policy, config=config, log=lambda _line: None)
     samples = make_samples(make_sample, long={1, 2, 3}, count=4)
     for seed in range(12):
-        prompts, _ = feed.take(samples, PromptSampler(num_samples=4, seed=seed), Cursor(), 4)
+        prompts, _ = feed.take(samples, PromptSampler(num_samples=4, seed=seed), 4, Cursor())
         assert [prompt.sample.id for prompt in prompts] == ["s0"] * 4
 
 
@@ -88,4 +88,4 @@ def test_a_data_set_that_is_refused_as_a_whole_is_an_error(
     feed = Feed(policy=policy, config=config, log=lambda _line: None)
     samples = make_samples(make_sample, long={0, 1, 2}, count=3)
     with pytest.raises(DataError, match=r"all 3 samples are over rollout.max_prompt_tokens 60"):
-        feed.take(samples, PromptSampler(num_samples=3, seed=0), Cursor(), 1)
+        feed.take(samples, PromptSampler(num_samples=3, seed=0), 1, Cursor())

@@ -43,7 +43,7 @@ def make_rows(policy: Policy, rendered: Rendered) -> list[Row]:
 
 
 def laid_out(policy: Policy, rows: Sequence[Row]) -> Layout:
-    return make_layout(rows, pad_token_id=policy.tokenizer.pad_token_id)
+    return make_layout(rows)
 
 
 def alone(rows: Sequence[Row]) -> list[Row]:
@@ -152,7 +152,7 @@ def test_padding_changes_nothing(sees: Policy, rendered: Rendered) -> None:
     expected = score(sees, laid_out(sees, [short])).logprobs
     padded = score(sees, laid_out(sees, [short, replace(long, completions=((40,) * 60,))])).logprobs
     torch.testing.assert_close(padded[: len(expected)], expected)
-    other = make_layout([short, replace(long, completions=((40,) * 60,))], pad_token_id=47)
+    other = make_layout([short, replace(long, completions=((40,) * 60,))])
     torch.testing.assert_close(score(sees, other).logprobs, padded)
 
 

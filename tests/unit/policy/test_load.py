@@ -20,7 +20,7 @@ VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 def logprobs(policy: Policy, prompt: RenderedPrompt) -> torch.Tensor:
     row = Row(prompt=prompt, completions=((40, 41, 42), (43,)))
-    return score(policy, make_layout([row], pad_token_id=0)).logprobs
+    return score(policy, make_layout([row])).logprobs
 
 
 def changed_config(folder: Path, out: Path, **changes: object) -> str:
