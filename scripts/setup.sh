@@ -11,11 +11,10 @@ stamp="$(cat pyproject.toml scripts/constraints.txt | "$python" -c 'import hashl
 if [ "$(cat .venv/.installed 2>/dev/null)" != "$stamp" ]; then
   echo "setting up .venv ..."
   [ -x .venv/bin/python ] || "$python" -m venv .venv
-  # uv is several times faster; plain pip does the same where uv cannot be had.
-  if .venv/bin/python -m pip install --quiet uv; then
+  # uv is several times faster; plain pip does the same where uv cannot be had or does not find the index.
+  if ! { .venv/bin/python -m pip install --quiet uv &&
     UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" VIRTUAL_ENV="$PWD/.venv" \
-      .venv/bin/python -m uv pip install --quiet -c scripts/constraints.txt -e '.[dev]'
-  else
+      .venv/bin/python -m uv pip install --quiet -c scripts/constraints.txt -e '.[dev]'; }; then
     .venv/bin/python -m pip install --quiet -c scripts/constraints.txt -e '.[dev]'
   fi
   echo "$stamp" >.venv/.installed

@@ -74,7 +74,7 @@ def k3(logprobs: Float[Tensor, " N"], ref_logprobs: Float[Tensor, " N"]) -> Floa
         logprobs: Log-probability of each token under the policy being trained.
         ref_logprobs: The same under the reference; carries no gradient here.
     """
-    difference = ref_logprobs.detach() - logprobs
+    difference = (ref_logprobs.detach() - logprobs).clamp(max=MAX_LOG_RATIO)
     # expm1 keeps the digits that exp(d) - 1 loses while the policy is still close to the reference.
     return torch.expm1(difference) - difference
 

@@ -164,9 +164,12 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
     except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        if isinstance(error, (FileNotFoundError, PermissionError, NotADirectoryError)):
+            print(f"error: {error.strerror}{where}. Name a path that can be used.", file=sys.stderr, flush=True)
+            raise SystemExit(2) from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        where = f" at {error.filename}" if error.filename else ""
         print(f"error: the disk is full{where}. Free space; a run goes on with --resume.", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
 

@@ -45,8 +45,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}. Give the path of a YAML file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error}. Give the path of a YAML file.") from error
     return parse_config(text, overrides, origin=str(path))
 
 

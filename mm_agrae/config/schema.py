@@ -96,7 +96,7 @@ class DataConfig(Section):
     """Training and evaluation problems."""
 
     train: DataSource = Field(description="Problems to learn from.")
-    eval: dict[str, DataSource] = Field(
+    eval: dict[SetName, DataSource] = Field(
         default_factory=dict, description="Problems to measure on, by the name of the set."
     )
 
@@ -198,6 +198,12 @@ class AlgorithmConfig(Section):
         # An unknown name is refused by its field; the keys it would have filled need no second complaint.
         preset = PRESETS[name] if isinstance(name, str) and name in PRESETS else PRESETS["grpo"]
         return {**preset, **values}
+
+    @model_validator(mode="after")
+    def _weighted_once(self) -> AlgorithmConfig:
+        if len(set(self.weighting)) < len(self.weighting):
+            raise ValueError(f"weighting is {list(self.weighting)}, but a weighting acts once. Remove the repetition.")
+        return self
 
 
 class OptimConfig(Section):

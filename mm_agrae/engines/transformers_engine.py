@@ -19,11 +19,23 @@ from torch import Tensor
 from mm_agrae.engines.base import check_request
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.forward import logits_of
+from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
 
 # Copying the cache without its finished rows costs about one decoding step; it pays once this share is finished.
 COMPACT_AT = 0.125
+
+
+class Bf16Cache(transformers.DynamicCache):
+    """Keys and values in bf16.
+
+    Under autocast, keys leave the rotary embedding in fp32, and the cache would keep both tensors so: twice the memory,
+    and cast again at every token. Attention casts them to bf16 in any case, so no number changes.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return super().update(key_states.bfloat16(), value_states.bfloat16(), *args, **kwargs)
 
 
 class TransformersEngine:
@@ -147,8 +159,10 @@ def _prefill(policy: Policy, prompts: Sequence[RenderedPrompt]) -> tuple[Tensor,
     grids = [prompt.image_grid_thw for prompt in prompts if prompt.image_grid_thw is not None]
     if pixels:
         inputs |= {"pixel_values": torch.cat(pixels), "image_grid_thw": torch.cat(grids)}
-    out = policy.backbone(**{name: tensor.to(policy.device) for name, tensor in inputs.items()}, use_cache=True)
-    return out.last_hidden_state[:, -1], out.past_key_values, mask.to(policy.device)
+    cache = (Bf16Cache if policy.precision == "bf16" else transformers.DynamicCache)(config=policy.inner.config)
+    on_device = {name: tensor.to(policy.device) for name, tensor in inputs.items()}
+    out = policy.backbone(**on_device, past_key_values=cache, use_cache=True)
+    return out.last_hidden_state[:, -1], cache, mask.to(policy.device)
 
 
 def _draw(policy: Policy, hidden: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ class Evaluator:
             results.extend(_result(group, best) for group, best in zip(sampled, greedy, strict=True))
             sampled_lines.extend(self._lines(sampled, step))
             greedy_lines.extend(self._lines([group for group in greedy if group], step))
-            advance(min(CHUNK * self.ranks.size, len(prompts)))
+            advance(min(CHUNK * self.ranks.size, len(prompts) - start * self.ranks.size))
         results = self.ranks.collect(results)
         sampled_lines, greedy_lines = self.ranks.collect(sampled_lines), self.ranks.collect(greedy_lines)
         summary = summarise(results, set_name=name, step=step, ks=settings.ks, seed=self.config.seed)

@@ -62,7 +62,12 @@ _METRICS = (
         "rollout/logprob_gap_max_nats", "largest |engine - trainer| log-probability of a sampled token", "nats", "down"
     ),
     Metric("policy/loss", "loss of the step's updates, divergence term included", "", "none"),
-    Metric("policy/entropy_nats", "mean entropy of the next-token distribution per completion token", "nats", "none"),
+    Metric(
+        "policy/entropy_nats",
+        "mean entropy of the next-token distribution, over the tokens of groups with an advantage",
+        "nats",
+        "none",
+    ),
     Metric("policy/clip_low_frac", "fraction of tokens whose gradient the lower bound cut", "fraction", "none"),
     Metric("policy/clip_high_frac", "fraction of tokens whose gradient the upper bound cut", "fraction", "none"),
     Metric("policy/ratio_mean", "mean policy ratio per completion token", "", "none"),
@@ -79,7 +84,12 @@ _METRICS = (
     Metric("time/evaluate_s", "measuring on held-out problems", "s", "down"),
     Metric("time/checkpoint_s", "saving a checkpoint", "s", "down"),
     Metric("throughput/rollout_tokens_per_s", "completion tokens sampled per second of rollout", "tokens/s", "up"),
-    Metric("throughput/update_tokens_per_s", "tokens trained on per second of update", "tokens/s", "up"),
+    Metric(
+        "throughput/update_tokens_per_s",
+        "completion tokens of the step, skipped groups included, per second of update",
+        "tokens/s",
+        "up",
+    ),
     Metric("memory/gpu_peak_bytes", "peak allocated GPU memory of the step, largest over ranks", "bytes", "down"),
     Metric("sft/loss_nats", "mean negative log-probability per completion token", "nats", "down"),
     Metric("sft/grad_norm", "global gradient norm before clipping", "", "none"),

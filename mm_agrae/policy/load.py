@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,11 +159,14 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
     """
     device = device or pick_device(config.device)
     precision = pick_precision(config.precision, device)
-    model_config = _read_config(config.path)
+    base = _base_of_adapters(config.path)
+    model_config = _read_config(base or config.path)
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
-    source = config.path if weights is None or config.lora else str(weights)
+    source = base or config.path if weights is None or config.lora else str(weights)
     model = _load_model(source, sees)
+    if base and source == base:
+        model = _merged(model, config.path)
     processor = _load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
     _freeze(model, config.freeze, sees)
@@ -197,6 +201,25 @@ def save_weights(policy: Policy, folder: Path) -> None:
     policy.processor.save_pretrained(folder)
 
 
+def _base_of_adapters(path: str) -> str | None:
+    """The model below a peft adapter folder (a checkpoint of a LoRA run); None for an ordinary model."""
+    settings = Path(path) / "adapter_config.json"
+    return json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"] if settings.is_file() else None
+
+
+def _merged(model: Any, adapters: str) -> Any:
+    """The model with trained adapters folded into its weights: a start like any other."""
+    return _peft().PeftModel.from_pretrained(model, adapters).merge_and_unload()
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError("adapters need the peft package. Install it: pip install 'mm-agrae[peft]'.") from error
+    return peft
+
+
 def _read_config(path: str) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(path)
@@ -222,6 +245,11 @@ def _check_family(config: Any, sees: bool) -> None:
         raise ConfigError(
             f"model type {config.model_type!r} has layers of kind {', '.join(other)}, but only full attention can "
             "share a prompt between completions. Choose a model whose layers all attend to everything."
+        )
+    if getattr(text, "alibi", False):
+        raise ConfigError(
+            f"model type {config.model_type!r} has no positions of its own (alibi), and a shared prompt needs them. "
+            "Choose a model with rotary or learnt positions."
         )
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text, name, None) not in (None, 1, 1.0):
@@ -256,7 +284,7 @@ def _load_processor(path: str, sees: bool) -> Any:
         raise ConfigError(
             f"model.path {path!r} has no tokenizer that can be loaded: it knows no text. Add its tokenizer.json."
         )
-    if not tokenizer.chat_template:
+    if not processor.chat_template:
         raise ConfigError(
             f"model.path {path!r} has no chat template, which turns a problem into a prompt. "
             "Choose a model that was tuned to chat, or add a chat_template.jinja to the folder."
@@ -280,17 +308,14 @@ def _part_of(name: str, sees: bool) -> str:
 
 
 def _with_adapters(model: Any, config: ModelConfig, weights: Path | None) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError("model.lora needs the peft package. Install it: pip install 'mm-agrae[peft]'.") from error
+    peft = _peft()
     assert config.lora is not None
     if weights is not None:
         return peft.PeftModel.from_pretrained(model, weights, is_trainable=True)
     names = "|".join(config.lora.target_modules)
     settings = peft.LoraConfig(
         r=config.lora.rank,
-        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
+        lora_alpha=config.lora.alpha,
         lora_dropout=0.0,
         # Only the language model: the vision tower has layers of the same names.
         target_modules=rf"^(?!.*visual).*\.({names})$",

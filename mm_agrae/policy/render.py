@@ -71,7 +71,7 @@ def _tokenise(policy: Policy, prompt: Prompt) -> list[int]:
     if not policy.sees:  # the templates of text models take strings
         for message in messages:
             message["content"] = "".join(part["text"] for part in message["content"])
-    text = policy.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = policy.tokenizer.encode(text, add_special_tokens=False)
     expected = len(prompt.sample.images)
     if policy.image_token_id is not None and ids.count(policy.image_token_id) != expected:

@@ -41,6 +41,12 @@ class World:
         """
         on_cpu = pick_device(device).type == "cpu"
         launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if "WORLD_SIZE" not in os.environ and "MASTER_ADDR" in os.environ:
+            # What `accelerate launch --cpu --num_processes 2` leaves behind: it asks for two and starts one.
+            raise ConfigError(
+                "MASTER_ADDR is set and WORLD_SIZE is not: a launcher was asked for several processes and started one, "
+                f"which would train alone. {LAUNCH} For a single process, unset MASTER_ADDR."
+            )
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if launched > 1 and missing:
             raise ConfigError(

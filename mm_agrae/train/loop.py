@@ -45,6 +45,7 @@ def train(session: Session, parts: Parts) -> None:
         DataError: A sample cannot be used. The run stops before the update it would have been part of, and everything
             before it is saved.
     """
+    session.fix_data(parts.samples)
     config = session.config
     learner = make_learner(session)
     feed = Feed(policy=session.policy, config=config, log=session.log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,7 +16,7 @@ from mm_agrae.errors import CheckpointError, ConfigError, DataError
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.load import Policy, load_policy, save_weights
 from mm_agrae.policy.optim import make_optimizer
-from mm_agrae.records import Prompt
+from mm_agrae.records import Prompt, Sample
 from mm_agrae.seeding import seed_for
 from mm_agrae.store.checkpoint import latest_checkpoint, prune, read_state, save_checkpoint
 from mm_agrae.store.provenance import environment
@@ -43,6 +43,7 @@ class Session:
         tracker: On the main process only.
         step: Steps done.
         cursor: Place in the training data.
+        data: What the training data looked like at the first step; the cursor means nothing in other data.
     """
 
     job: Job
@@ -55,6 +56,21 @@ class Session:
     log: Callable[[str], None]
     step: int
     cursor: Cursor
+    data: str | None = None
+
+    def fix_data(self, samples: Sequence[Sample]) -> None:
+        """Bind the run to its training data.
+
+        Raises:
+            CheckpointError: A resumed run meets other data than it began with.
+        """
+        data = f"{len(samples)} samples, {samples[0].id} to {samples[len(samples) - 1].id}"
+        if self.data not in (None, data):
+            raise CheckpointError(
+                f"{self.run_dir.path} learnt from {self.data}, but data.train now holds {data}. "
+                "Restore the data, or start a new run."
+            )
+        self.data = data
 
     def record(self, metrics: dict[str, float]) -> None:
         """Log the metrics of the step just done."""
@@ -67,6 +83,7 @@ class Session:
             "job": self.job,
             "cursor": vars(self.cursor),
             "config_hash": config_hash(self.config),
+            "data": self.data,
             "wandb_run_id": self.tracker.run_id if self.tracker else None,
         }
         if self.world.is_main:
@@ -142,6 +159,11 @@ def open_session(
     run_dir = _existing_run(out, config) if resume else None
     checkpoint = latest_checkpoint(run_dir.checkpoints) if run_dir else None
     state = read_state(checkpoint) if checkpoint else None
+    if state and state["config_hash"] != config_hash(config):
+        raise CheckpointError(
+            f"checkpoint {checkpoint} was saved under another configuration than that of its run. "
+            "Remove it to resume from an earlier one, or start a new run."
+        )
     if state and state["job"] != job:
         raise CheckpointError(
             f"{out} is a run of `mm-agrae {state['job']}`, so `mm-agrae {job}` cannot resume it. "
@@ -167,6 +189,7 @@ def open_session(
         log=say,
         step=state["step"] if state else 0,
         cursor=Cursor(**state["cursor"]) if state else Cursor(),
+        data=state["data"] if state else None,
     )
     if resume:
         say(f"resuming {run_dir.path} after step {session.step}")
@@ -191,7 +214,13 @@ def _new_directory(config: RunConfig, out: Path | None) -> str:
 
 def _check_config(run_dir: RunDir, config: RunConfig) -> None:
     """A run goes on under the config it began with; the numbers would mean nothing otherwise."""
-    saved = RunConfig.model_validate_json(run_dir.config.read_text(encoding="utf-8"))
+    try:
+        saved = RunConfig.model_validate_json(run_dir.config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{run_dir.config} is no configuration of this version, so the run cannot be resumed: {error}\n"
+            "Resume with the version that began it, or start a new run."
+        ) from error
     if config_hash(saved) == config_hash(config):
         return
     before, now = (_flat(c.model_dump(mode="json")) for c in (saved, config))

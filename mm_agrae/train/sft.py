@@ -30,6 +30,7 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
         DataError: A sample cannot be used, or has no worked solution. The run stops before the update it would have
             been part of, and everything before it is saved.
     """
+    session.fix_data(samples)
     config = session.config
     feed = Feed(policy=session.policy, config=config, log=session.log)
     draw = partial(feed.take, samples, PromptSampler(len(samples), config.seed), config.sft.batch_size)
