@@ -159,14 +159,16 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
     """
     device = device or pick_device(config.device)
     precision = pick_precision(config.precision, device)
-    base = _base_of_adapters(config.path)
-    model_config = _read_config(base or config.path)
+    base, *adapters = _from_the_base_up(config.path)
+    model_config = _read_config(base)
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
-    source = base or config.path if weights is None or config.lora else str(weights)
-    model = _load_model(source, sees)
-    if base and source == base:
-        model = _merged(model, config.path)
+    if weights is None or config.lora:
+        model = _load_model(base, sees)
+        for folder in adapters:
+            model = _merged(model, folder)
+    else:
+        model = _load_model(str(weights), sees)
     processor = _load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
     _freeze(model, config.freeze, sees)
@@ -201,15 +203,20 @@ def save_weights(policy: Policy, folder: Path) -> None:
     policy.processor.save_pretrained(folder)
 
 
-def _base_of_adapters(path: str) -> str | None:
-    """The model below a peft adapter folder (a checkpoint of a LoRA run); None for an ordinary model."""
+def _from_the_base_up(path: str) -> list[str]:
+    """A model, then the peft adapter folders upon it (checkpoints of LoRA runs), which end with `path`."""
     settings = Path(path) / "adapter_config.json"
-    return json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"] if settings.is_file() else None
+    if not settings.is_file():
+        return [path]
+    return [*_from_the_base_up(json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"]), path]
 
 
 def _merged(model: Any, adapters: str) -> Any:
     """The model with trained adapters folded into its weights: a start like any other."""
-    return _peft().PeftModel.from_pretrained(model, adapters).merge_and_unload()
+    merged = _peft().PeftModel.from_pretrained(model, adapters).merge_and_unload()
+    merged.requires_grad_(True)  # peft froze what lies below the adapters
+    merged.name_or_path = adapters  # new adapters name this as their base, not the model without the old ones
+    return merged
 
 
 def _peft() -> Any:

@@ -83,6 +83,51 @@ def test_adapters_alone_are_trained_and_can_be_left_out(
     assert len(again.trainable()) == len(policy.trainable())
 
 
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3"])
+def test_adapters_are_a_start_like_any_other(
+    model_folder: ModelFolder, rendered: Callable[..., RenderedPrompt], tmp_path: Path, architecture: str
+) -> None:
+    config = ModelConfig(path=str(model_folder(architecture)), device="cpu", lora=LoraConfig(rank=4, alpha=8.0))
+    policy = load_policy(config)
+    prompt = rendered(policy, (64, 48)) if policy.sees else rendered(policy)
+    base = logprobs(policy, prompt).detach()
+    with torch.no_grad():
+        for parameter in policy.trainable():
+            parameter.add_(0.05)
+    moved = logprobs(policy, prompt).detach()
+    assert float((moved - base).abs().max()) > 1e-2
+    save_weights(policy, tmp_path / "adapters")
+    start = ModelConfig(path=str(tmp_path / "adapters"), device="cpu")
+    merged = load_policy(start)
+    torch.testing.assert_close(logprobs(merged, prompt).detach(), moved, atol=1e-5, rtol=0)
+    assert all(parameter.requires_grad for parameter in merged.model.parameters())
+    assert not any("lora" in name for name, _ in merged.model.named_parameters())
+    # What was trained further is a whole model, and replaces the merged one when the run resumes.
+    with torch.no_grad():
+        merged.inner.get_input_embeddings().weight.mul_(0.5)
+    save_weights(merged, tmp_path / "whole")
+    further = logprobs(merged, prompt).detach()
+    assert float((further - moved).abs().max()) > 1e-3
+    resumed = load_policy(start, weights=tmp_path / "whole")
+    torch.testing.assert_close(logprobs(resumed, prompt).detach(), further)
+
+
+def test_adapters_upon_adapters_keep_both(
+    model_folder: ModelFolder, rendered: Callable[..., RenderedPrompt], tmp_path: Path
+) -> None:
+    path = str(model_folder("qwen3"))
+    for name in ("first", "second"):
+        policy = load_policy(ModelConfig(path=path, device="cpu", lora=LoraConfig(rank=4, alpha=8.0)))
+        with torch.no_grad():
+            for parameter in policy.trainable():
+                parameter.add_(0.05)
+        save_weights(policy, tmp_path / name)
+        path = str(tmp_path / name)
+    prompt = rendered(policy)
+    both = load_policy(ModelConfig(path=path, device="cpu"))
+    torch.testing.assert_close(logprobs(both, prompt).detach(), logprobs(policy, prompt).detach(), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("architecture", [*VISION, "qwen3"])
 def test_saved_weights_load_again_as_a_whole_model(
     model_folder: ModelFolder, rendered: Callable[..., RenderedPrompt], tmp_path: Path, architecture: str
@@ -167,6 +212,8 @@ def test_families_that_cannot_be_served_are_refused(model_folder: ModelFolder, t
     refuse(str(tmp_path / "sliding"), "layers of kind sliding_attention")
     transformers.MistralConfig(sliding_window=16).save_pretrained(tmp_path / "mistral")
     refuse(str(tmp_path / "mistral"), "sliding")
+    transformers.FalconConfig(alibi=True, num_hidden_layers=1, hidden_size=8).save_pretrained(tmp_path / "falcon")
+    refuse(str(tmp_path / "falcon"), r"'falcon' has no positions of its own \(alibi\)")
     path = changed_config(model_folder("qwen3"), tmp_path / "capped", final_logit_softcapping=30.0)
     refuse(path, "changes its logits")
 

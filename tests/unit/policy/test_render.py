@@ -1,16 +1,19 @@
 """One size, one count and one set of positions per image: what is rendered fits the model to the token."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import ExifTags, Image
 
-from mm_agrae.config.schema import ImageConfig
+from mm_agrae.config.schema import ImageConfig, ModelConfig
 from mm_agrae.errors import ConfigError, DataError
-from mm_agrae.policy.load import Policy
+from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.render import count_tokens, render
 from mm_agrae.prompts import make_prompt
 from mm_agrae.records import Prompt, Sample
@@ -156,6 +159,22 @@ def test_pictures_that_cannot_be_used_are_refused(policy_of: PolicyOf, make_samp
     for use in (render, count_tokens):
         with pytest.raises(DataError, match="3000x10 pixels"):
             use(policy, prompt_of(make_sample((3000, 10))), BUDGETS[0])
+
+
+def test_a_template_of_the_processor_alone_is_enough(
+    model_folder: Callable[[str], Path], policy_of: PolicyOf, make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """Some published folders keep the template of pictures beside the processor, and none in the tokenizer."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("qwen2_5_vl"), folder)
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    policy = load_policy(ModelConfig(path=str(folder), device="cpu"))
+    assert policy.tokenizer.chat_template is None
+    prompt = prompt_of(make_sample((64, 48)))
+    made, expected = (render(one, prompt, BUDGETS[0]) for one in (policy, policy_of("qwen2_5_vl")))
+    assert made.token_ids == expected.token_ids
 
 
 def test_a_text_model_given_images_is_refused(policy_of: PolicyOf, make_sample: MakeSample) -> None:
