@@ -34,8 +34,8 @@ class Bf16Cache(transformers.DynamicCache):
     and cast again at every token. Attention casts them to bf16 in any case, so no number changes.
     """
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return super().update(key_states.bfloat16(), value_states.bfloat16(), *args, **kwargs)
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        return super().update(key_states.bfloat16(), value_states.bfloat16(), layer_idx)
 
 
 class TransformersEngine:

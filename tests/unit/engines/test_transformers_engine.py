@@ -267,5 +267,26 @@ def test_seeds_of_the_wrong_shape_are_refused(sees: Policy, rendered: Rendered, 
         TransformersEngine(sees, batch_rows=4).generate(prompts, Sampling(num_completions=2, max_new_tokens=2), seeds)
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_cache_is_kept_in_the_precision_of_attention(
+    policy: Policy, rendered: Rendered, precision: str, dtype: torch.dtype
+) -> None:
+    policy = replace(policy, precision=precision)
+    seen: list[list[tuple[torch.dtype, int]]] = []
+
+    def look(_module: Any, _args: Any, kwargs: dict[str, Any], _out: Any) -> None:
+        layers = kwargs["past_key_values"].layers
+        seen.append([(tensor.dtype, tensor.shape[-2]) for layer in layers for tensor in (layer.keys, layer.values)])
+
+    policy.backbone.register_forward_hook(look, with_kwargs=True)
+    prompts = make_prompts(policy, rendered)
+    generate(policy, prompts, Sampling(num_completions=2, max_new_tokens=4, temperature=0.0))
+    assert len(seen) == 4, "prefill and three decoded tokens"
+    width = max(len(prompt.token_ids) for prompt in prompts)
+    for step, layers in enumerate(seen):
+        assert len(layers) == 2 * policy.inner.config.get_text_config().num_hidden_layers
+        assert set(layers) == {(dtype, width + step)}
+
+
 def test_no_prompts_give_no_completions(sees: Policy) -> None:
     assert generate(sees, [], Sampling(num_completions=2, max_new_tokens=2)) == []
