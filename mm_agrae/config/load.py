@@ -46,7 +46,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error}. Give the path of a YAML file.") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"recipe {path} cannot be read: {reason}. Give the path of a YAML file in UTF-8.") from error
     return parse_config(text, overrides, origin=str(path))
 
 

@@ -85,6 +85,9 @@ def test_overrides_without_a_form_are_refused() -> None:
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_config(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(TEXT.replace("small", "caf\u00e9").encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml cannot be read: 'utf-8' codec can't decode .* in UTF-8"):
+        load_config(tmp_path / "latin.yaml")
     refuse("must hold keys and values. Start from a file in configs/", text="- a\n")
     refuse("holds NoneType", text="")
     refuse("recipe is no valid YAML; mend it at the place named here", text="a: [")
@@ -111,10 +114,17 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ("evaluate.ks=[1, 8]", "ks asks for pass@8, but num_samples is 4"),
         ("train.updates_per_rollout=5", "num_prompts is 32, which train.updates_per_rollout 5 does not divide"),
         ("evaluate.top_p=1.5", "evaluate.top_p is 1.5"),
+        ("algorithm.weighting=[agrae, agrae]", r"weighting is \['agrae', 'agrae'\], but a weighting acts once"),
     ],
 )
 def test_values_out_of_range_are_told(override: str, message: str) -> None:
     refuse(message, override)
+
+
+@pytest.mark.parametrize("name", ["a/b", "x.greedy", "..", '""'])
+def test_a_set_is_named_so_that_it_can_name_files(name: str) -> None:
+    refuse("data.eval.* should match pattern", text=TEXT.replace("held_out", name))
+    assert list(parse_config(TEXT.replace("held_out", "MATH-500_v2")).data.eval) == ["MATH-500_v2"]
 
 
 def test_a_group_of_one_is_refused() -> None:
