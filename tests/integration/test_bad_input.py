@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,8 @@ import torch
 from colours import RECIPE, colour_sample, cut_short_after, mm_agrae, write_colours
 
 import mm_agrae.cli.main as command_line
-from mm_agrae.data.dataset import write_dataset
+from data_processors.visual_gym.write import write_gym
+from mm_agrae.data.dataset import open_dataset, write_dataset
 from mm_agrae.data.sampler import PromptSampler
 from mm_agrae.store.checkpoint import latest_checkpoint, read_state
 from mm_agrae.store.run_dir import RunDir
@@ -194,6 +196,61 @@ def test_a_checkpoint_of_another_config(
         "train.num_steps: 1 -> 2",
     ]
     assert files(out) == before
+
+
+def test_a_run_of_another_job(refused: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    accepted(monkeypatch, "sft", recipe, "sft.num_steps=1", "--out", out)
+    before = files(out)
+    said = refused("train", recipe, "sft.num_steps=1", "--resume", "--out", out)
+    assert f"{out} is a run of `mm-agrae sft`, so `mm-agrae train` cannot resume it" in said
+    assert files(out) == before
+
+
+def test_what_a_resumed_run_finds_changed(
+    refused: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Problems made again with another seed, a checkpoint put there by hand, a config.json that ends early."""
+    data = tmp_path / "data"
+
+    def write(seed: int) -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        families = ("counting/circles",)
+        write_gym(data, num=12, held_out=2, seed=seed, families=families, size=64, num_processes=1)
+
+    write(0)
+    first = [sample.id for sample in open_dataset(data, "train")]
+    words = ["sft", recipe, "sft.num_steps=1", "rollout.max_prompt_tokens=128", f"data.train.path={data}"]
+    for name, setting in (("run", "seed=0"), ("other", "seed=7")):
+        accepted(monkeypatch, *words, setting, "--out", tmp_path / name)
+    resume = [*words, "seed=0", "--resume", "--out", tmp_path / "run"]
+
+    write(1)
+    now = [sample.id for sample in open_dataset(data, "train")]
+    said = refused(*resume)
+    assert f"learnt from 12 samples, {first[0]} to {first[-1]}, but " in said
+    assert f"data.train now holds 12 samples, {now[0]} to {now[-1]}" in said
+    write(0)
+    accepted(monkeypatch, *resume)
+
+    step = Path("checkpoints") / "step_000001"
+    shutil.copytree(tmp_path / "run", tmp_path / "mixed")
+    shutil.rmtree(tmp_path / "mixed" / step)
+    shutil.copytree(tmp_path / "other" / step, tmp_path / "mixed" / step)
+    said = refused(*resume[:-1], tmp_path / "mixed")
+    assert f"checkpoint {tmp_path / 'mixed' / step} was saved under another configuration" in said
+
+    saved = tmp_path / "run" / "config.json"
+    saved.write_bytes(saved.read_bytes()[:100])
+    assert f"{saved} is no configuration of this version, so the run cannot be resumed" in refused(*resume)
+
+
+def test_an_output_folder_that_cannot_be_made(refused: Run, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    for out in (Path("/proc/nope"), tmp_path / "file" / "run"):
+        said = refused("eval", recipe, "--out", out)
+        assert str(out) in said
+        assert "Name a path that can be used." in said
 
 
 def test_a_full_disk(refused: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

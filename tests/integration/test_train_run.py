@@ -219,3 +219,15 @@ def test_evaluation_counts_refused_problems(recipe: Path, mixed_data: Path, tmp_
     assert summary["refused"] in (8, 16)
     assert "greedy" not in summary["overall"]
     assert isinstance(run, RunDir)
+
+
+def test_adapters_of_a_run_are_measured_and_trained_further(recipe: Path, tmp_path: Path) -> None:
+    one_step = ["train.num_steps=1", "train.optim.lr=1e-2"]
+    run = run_train(recipe, [*one_step, "model.lora.rank=2"], tmp_path / "adapters", False, ignore)
+    model = run.checkpoints / "step_000001" / "model"
+    assert (model / "adapter_config.json").exists()
+    measured = read_metrics(run_evaluate(recipe, [f"model.path={model}"], tmp_path / "eval", ignore).metrics)
+    after = read_metrics(run.metrics)[-1]
+    assert measured[0]["eval/held_out/pass@1"] == after["eval/held_out/pass@1"]
+    further = run_train(recipe, [*one_step, f"model.path={model}"], tmp_path / "further", False, ignore)
+    assert (further.checkpoints / "step_000001" / "model" / "model.safetensors").exists()

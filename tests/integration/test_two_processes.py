@@ -69,3 +69,14 @@ def test_a_problem_of_one_process_stops_both(recipe: Path, mixed_data: Path, tmp
     assert "cannot be decoded" in ended.stderr
     assert "The run is saved up to step" in ended.stderr
     assert list(out.glob("checkpoints/step_*/COMPLETE"))
+
+
+def test_a_launcher_that_starts_one_of_two(recipe: Path, tmp_path: Path) -> None:
+    """accelerate's own command, asked for two processes without a GPU."""
+    launcher = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    words = ["-m", "mm_agrae.cli.main", "train", recipe, "--out", tmp_path / "run"]
+    command = [sys.executable, *launcher.split(), *map(str, words)]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode != 0
+    assert "error: MASTER_ADDR is set and WORLD_SIZE is not" in ended.stderr
+    assert not (tmp_path / "run").exists()

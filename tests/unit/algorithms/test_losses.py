@@ -76,6 +76,15 @@ def test_k3_keeps_its_digits_near_the_reference():
     assert float(divergence) == pytest.approx(5.00167e-7, rel=1e-3)
 
 
+def test_k3_of_a_stray_token_stays_finite():
+    """exp(99) is no float32, and one such token would end the run."""
+    logprobs = torch.tensor([-100.0], requires_grad=True)
+    divergence = k3(logprobs, torch.tensor([-1.0]))
+    divergence.sum().backward()
+    assert bool(divergence.isfinite().all())
+    assert bool(logprobs.grad.isfinite().all())
+
+
 def test_aggregations_worked_example():
     lengths = torch.tensor([2, 0, 4])
     counts = {"num_sequences": 4, "num_tokens": 10, "max_length": 5}

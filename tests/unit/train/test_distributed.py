@@ -45,6 +45,13 @@ def test_a_world_size_without_a_launcher(monkeypatch):
         World(device="cpu")
 
 
+def test_a_launcher_that_asked_for_several_and_started_one(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ConfigError, match=r"MASTER_ADDR is set and WORLD_SIZE is not.*would train alone"):
+        World(device="cpu")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_that_is_not_there_is_no_cpu(monkeypatch):
     with pytest.raises(ConfigError, match="torch sees no CUDA device"):
