@@ -48,7 +48,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(bad: float) -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = make_optimizer([weight], OptimConfig(lr=1.0))
     weight.grad = torch.tensor([bad, 1.0])
-    with pytest.raises(FloatingPointError, match="Resume from the last checkpoint"):
+    with pytest.raises(FloatingPointError, match="Start a new run from the model"):
         optimizer_step(optimizer, [weight], lr=1.0, max_grad_norm=1.0)
     assert weight.tolist() == [1.0, 2.0]
     assert not optimizer.state
