@@ -1,4 +1,4 @@
-"""Curves as inline SVG, the only door to matplotlib.
+"""Curves and bars as inline SVG, the only door to matplotlib.
 
 A chart takes its colours from the page: matplotlib draws with placeholder colours, which are then replaced by CSS
 variables, so that one SVG serves the light and the dark scheme.
@@ -38,14 +38,33 @@ class Series:
     """One curve: `values[i]` at `steps[i]`, ascending; NaN leaves a gap. `colour` indexes the page's series colours."""
 
     label: str
-    steps: Sequence[int]
+    steps: Sequence[float]
     values: Sequence[float]
     colour: int
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
 
 
-def line_chart(series: Sequence[Series], *, slug: str, title: str, fraction: bool = False) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """One bar in every category; NaN leaves a gap, `low` and `high` are the ends of the error bars."""
+
+    label: str
+    values: Sequence[float]
+    colour: int
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    slug: str,
+    title: str,
+    fraction: bool = False,
+    x_label: str = "step",
+    y_label: str = "",
+) -> str:
     """Curves over steps, each with its interval where it has one.
 
     Long series (SMOOTH_FROM points or more) are drawn thin, with a running mean over `smoothing_window` steps on top.
@@ -55,12 +74,18 @@ def line_chart(series: Sequence[Series], *, slug: str, title: str, fraction: boo
         slug: Prefix of the ids inside the SVG; unique on the page.
         title: Accessible name, with the figures a reader would take from the picture.
         fraction: Fixes the axis to [0, 1].
+        x_label: What `steps` are, with their unit.
+        y_label: What the values are, with their unit; "" where the heading says it.
 
     Returns:
         An `<svg>` element without scripts, links or fixed size; the same bytes for the same input.
     """
     with matplotlib.rc_context(_RC):
         figure, axes = _empty()
+        axes.set_xlabel(x_label, color=_INK)
+        axes.set_ylabel(y_label, color=_INK)
+        whole = all(float(step).is_integer() for one in series for step in one.steps)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
         for index, one in enumerate(series):
             colour, dash = _SERIES[one.colour % NUM_COLOURS], STROKES[index % len(STROKES)]
             window = smoothing_window(len(one.values))
@@ -80,6 +105,56 @@ def line_chart(series: Sequence[Series], *, slug: str, title: str, fraction: boo
                 axes.fill_between(one.steps, one.low, one.high, color=colour, alpha=0.18, linewidth=0)
         if fraction:
             axes.set_ylim(-0.02, 1.02)
+        return _svg(figure, slug, title)
+
+
+def bar_chart(
+    categories: Sequence[str],
+    series: Sequence[Bars],
+    *,
+    slug: str,
+    title: str,
+    fraction: bool = False,
+    value_label: str = "",
+) -> str:
+    """Horizontal bars, grouped by category: long names stay readable, and the chart grows with the number of bars.
+
+    Args:
+        categories: At least one name, the first on top.
+        series: At least one; one value per category, drawn in order from the top of each group.
+        slug: As in `line_chart`, as are `title` and `fraction` and the result.
+        title: See there.
+        fraction: See there.
+        value_label: What the values are, with their unit.
+
+    Raises:
+        ValueError: If a series has not one value per category.
+    """
+    for one in series:
+        if len(one.values) != len(categories):
+            raise ValueError(
+                f'bars "{one.label}" have {len(one.values)} values, but there are {len(categories)} categories: '
+                "pass one value for each, NaN where there is none."
+            )
+    with matplotlib.rc_context(_RC):
+        figure, axes = _empty(height=0.7 + len(categories) * (0.14 + 0.14 * len(series)))
+        thickness = 0.8 / len(series)
+        for index, one in enumerate(series):
+            shown = [place for place, value in enumerate(one.values) if not math.isnan(value)]
+            centres = [place - 0.4 + (index + 0.5) * thickness for place in shown]
+            colour = _SERIES[one.colour % NUM_COLOURS]
+            axes.barh(centres, [one.values[place] for place in shown], height=0.92 * thickness, color=colour)
+            if one.low is not None and one.high is not None:
+                ends = [one.low[place] for place in shown], [one.high[place] for place in shown]
+                axes.hlines(centres, *ends, colors=_INK, linewidth=1.0)
+        # A name may hold a dollar sign: it is text, not mathematics.
+        axes.set_yticks(range(len(categories)), list(categories), parse_math=False)
+        axes.set_ylim(len(categories) - 0.45, -0.55)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.grid(False, axis="y")
+        axes.set_xlabel(value_label, color=_INK)
+        if fraction:
+            axes.set_xlim(0, 1.02)
         return _svg(figure, slug, title)
 
 
@@ -111,9 +186,9 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [sum(near) / len(near) if near else math.nan for near in around]
 
 
-def _empty() -> tuple[Figure, Axes]:
+def _empty(*, height: float = 2.5) -> tuple[Figure, Axes]:
     # A bare Figure, not pyplot: nothing global remembers it. The SVG canvas needs no display.
-    figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+    figure = Figure(figsize=(4.6, height), layout="constrained")
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mm_agrae.report.curves import charts
 from mm_agrae.report.gallery import Group, held_out_pairs, question_text, segments, training_groups
+from mm_agrae.report.page import environment, storable
 from mm_agrae.report.read import Run, read_run
 from mm_agrae.report.tables import comparison, durations, flattened
 from mm_agrae.store.atomic import write_text
@@ -39,10 +39,8 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page of a run."""
-    folder = Path(__file__).parent
-    # Autoescape for every template, whatever its file name: most of this page was written by a model.
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {
+    templates = environment()
+    templates.filters |= {
         "percent": percent,
         "points": points,
         "seconds": seconds,
@@ -51,10 +49,9 @@ def render(run: Run) -> str:
         "is_small": is_small,
         "question": question_text,
     }
-    environment.globals |= {"segments": segments}
-    page = environment.get_template("report.html.j2").render(
+    templates.globals |= {"segments": segments}
+    page = templates.get_template("report.html.j2").render(
         run=run,
-        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
         comparisons=[comparison(found) for found in run.evaluations.values()],
         charts=[(chart, Markup(chart.svg)) for chart in charts(run)],
         held_out=_held_out(run),
@@ -63,8 +60,7 @@ def render(run: Run) -> str:
         settings=flattened(run.config),
         surroundings=flattened(run.environment),
     )
-    # A tokenizer can decode to lone surrogates, which no UTF-8 file can hold.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return storable(page)
 
 
 def _held_out(run: Run) -> list[tuple[str, tuple]]:

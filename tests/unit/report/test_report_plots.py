@@ -7,7 +7,16 @@ import pytest
 
 from mm_agrae.metrics.catalogue import CATALOGUE
 from mm_agrae.report.curves import PANELS, held_out_chart, panel_chart
-from mm_agrae.report.plots import SMOOTH_FROM, Series, line_chart, running_mean, smoothing_window, stacked_chart
+from mm_agrae.report.plots import (
+    SMOOTH_FROM,
+    Bars,
+    Series,
+    bar_chart,
+    line_chart,
+    running_mean,
+    smoothing_window,
+    stacked_chart,
+)
 from mm_agrae.report.read import Evaluation, Interval, Scores
 
 
@@ -48,6 +57,43 @@ def test_colours_come_from_the_page():
 def test_title_is_escaped():
     page = line_chart([series([0.1, 0.2])], slug="a", title='<script>"&')
     assert ElementTree.fromstring(page).get("aria-label") == '<script>"&'
+
+
+def texts(page):
+    return [element.text for element in ElementTree.fromstring(page).iter("text")]
+
+
+def test_axes_are_named_and_ticks_whole_only_for_whole_steps():
+    steps = texts(line_chart([series([0.1, 0.2, 0.3])], slug="a", title="t"))
+    assert "step" in steps
+    assert "0.5" not in steps
+    rates = Series(label="b", steps=[0.0, 0.5, 1.0], values=[0.0, 1.0, 2.0], colour=0)
+    named = texts(line_chart([rates], slug="a", title="t", x_label="success rate", y_label="weight"))
+    assert {"success rate", "weight"} < set(named)
+    assert "step" not in named
+    assert any("." in text for text in named)
+
+
+def test_bars_are_well_formed_grouped_and_carry_their_intervals():
+    first = Bars(label="GRPO", values=[0.2, 0.4], colour=0, low=[0.1, 0.3], high=[0.3, 0.5])
+    second = Bars(label="A-GRAE", values=[0.6, math.nan], colour=1)
+    pages = [bar_chart(["a & b", "$x$ $"], [first, second], slug="a", title="t", value_label="pass@1") for _ in "ab"]
+    assert pages[0] == pages[1]
+    page = pages[0]
+    assert ElementTree.fromstring(page).tag == "svg"
+    assert {"a & b", "$x$ $", "pass@1"} < set(texts(page))
+    assert "nan" not in page
+    # Three bars that are there, and one missing.
+    assert page.count("fill: var(--series-1)") == 2
+    assert page.count("fill: var(--series-2)") == 1
+    assert "LineCollection" in page
+    assert "LineCollection" not in bar_chart(["a", "b"], [second], slug="a", title="t")
+    assert not re.findall(r"#0[ab]0\d0\d", page)
+
+
+def test_bars_without_a_value_for_every_category_are_refused():
+    with pytest.raises(ValueError, match=r'bars "GRPO" have 1 values, but there are 2 categories'):
+        bar_chart(["a", "b"], [Bars(label="GRPO", values=[0.2], colour=0)], slug="a", title="t")
 
 
 def test_running_mean_by_hand():
