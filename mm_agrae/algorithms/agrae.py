@@ -6,7 +6,7 @@ base advantage; p and ω come from correctness flags, never from a composite rew
     Eq. 12   A'  = A · (ω · hard + (1 - ω) · easy)
     Eq. 13   A*  = A' · min(1, ω / α) where A' > 0, else A'
 
-The two variants differ in the weights, and in the scale of the base advantage they go with (`BASE_STD`):
+The two variants differ in the weights, and in the scale of the base advantage that their authors pair them with:
 
     paper    hard = 1 / (2 · sqrt(p)),          easy = 1 / (2 · sqrt(1 - p)),          biased std, no epsilon
     code     hard = 1 / (2 · (sqrt(p) + ε)),    easy = 1 / (2 · (1 - sqrt(p) + ε)),    unbiased std plus ε,   ε = 1e-6
@@ -17,22 +17,18 @@ fixes α = 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mm_agrae.algorithms.advantages import Std
 from mm_agrae.algorithms.groups import Flags, check_group_size, is_mixed, success_rate
 
 Variant = Literal["paper", "code"]
 
 CODE_EPS = 1e-6
-
-# (std, eps) for the `grpo` base advantage, by variant; a base without a standard deviation takes neither.
-BASE_STD: dict[str, tuple[Std, float]] = {"paper": ("biased", 0.0), "code": ("unbiased", CODE_EPS)}
 
 
 def agrae(
@@ -69,9 +65,11 @@ def agrae(
             f"batch_accuracy is {batch_accuracy}, but must be in [0, 1]: "
             "pass the fraction of correct rollouts, not a mean reward."
         )
-    if not alpha > 0:
-        raise ValueError(f"alpha is {alpha}, but must be above 0. Set algorithm.agrae.alpha, for example to 1 or 0.5.")
-    if variant not in BASE_STD:
+    if not 0 < alpha < math.inf:
+        raise ValueError(
+            f"alpha is {alpha}, but must be finite and above 0. Set algorithm.agrae.alpha, for example to 1 or 0.5."
+        )
+    if variant not in ("paper", "code"):
         raise ValueError(f'variant is "{variant}", but must be "paper" or "code". Set algorithm.agrae.variant.')
     weighted = advantages.to(torch.float64)
     if sample_level:
@@ -79,6 +77,20 @@ def agrae(
     if group_level:
         weighted = torch.where(weighted > 0, weighted * min(1.0, batch_accuracy / alpha), weighted)
     return weighted.to(torch.float32)
+
+
+def agrae_sample_level(
+    advantages: Float[Tensor, "P G"], correct: Flags, *, batch_accuracy: float, variant: Variant = "paper"
+) -> Float[Tensor, "P G"]:
+    """Eq. 12 alone, the shift of attention between easy and hard prompts; else as `agrae`."""
+    return agrae(advantages, correct, batch_accuracy=batch_accuracy, variant=variant, group_level=False)
+
+
+def agrae_group_level(
+    advantages: Float[Tensor, "P G"], correct: Flags, *, batch_accuracy: float, alpha: float = 0.5
+) -> Float[Tensor, "P G"]:
+    """Eq. 13 alone, the suppression of positive advantages while the model is weak; else as `agrae`."""
+    return agrae(advantages, correct, batch_accuracy=batch_accuracy, alpha=alpha, sample_level=False)
 
 
 def _difficulty_weights(correct: Tensor, batch_accuracy: float, variant: Variant) -> Tensor:
@@ -90,6 +102,3 @@ def _difficulty_weights(correct: Tensor, batch_accuracy: float, variant: Variant
     else:
         hard, easy = rate.sqrt() + CODE_EPS, 1 - rate.sqrt() + CODE_EPS
     return torch.where(mixed, batch_accuracy / (2 * hard) + (1 - batch_accuracy) / (2 * easy), 1.0)
-
-
-WEIGHTINGS: dict[str, Callable[..., Tensor]] = {"agrae": agrae}

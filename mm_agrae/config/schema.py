@@ -7,23 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from mm_agrae.config.presets import PRESETS
+from mm_agrae.config.algorithm import AlgorithmConfig
+from mm_agrae.config.section import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 # A set names files and metric keys; a dot would let one set write the files of another (x and x.greedy).
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, strict about unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class LoraConfig(Section):
@@ -160,54 +150,6 @@ class RewardConfig(Section):
     format_weight: NonNegativeFloat = Field(default=0.1, description="Reward of the boxed form that was asked for.")
 
 
-class AgraeConfig(Section):
-    """A-GRAE (arXiv 2602.05548, Eq. 12 and 13)."""
-
-    alpha: PositiveFloat = Field(
-        default=0.5,
-        description="Batch accuracy at which positive advantages get their full weight; in the paper 1 for text "
-        "mathematics and 0.5 for multimodal sets.",
-    )
-    variant: Literal["paper", "code"] = Field(default="paper", description="The paper's formula or the authors' code.")
-
-
-class AlgorithmConfig(Section):
-    """One point of advantage x weighting x trust region x aggregation. A preset names the first and the last."""
-
-    preset: Literal["grpo", "dr_grpo"] = Field(
-        default="grpo", description="Fills advantage and aggregation where they are left out."
-    )
-    advantage: Literal["grpo", "dr_grpo"] = Field(
-        description="Base advantage: (r - mean) / std, or r - mean. Preset: by its name."
-    )
-    aggregation: Literal["sequence_mean", "token_mean", "token_sum"] = Field(
-        description="How token losses add up. Preset: grpo sequence_mean, dr_grpo token_sum."
-    )
-    clip_low: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.2, description="Ratio may fall to 1 - clip_low.")
-    clip_high: NonNegativeFloat = Field(default=0.2, description="Ratio may rise to 1 + clip_high.")
-    weighting: tuple[Literal["agrae"], ...] = Field(
-        default=(), description="Reweightings of the advantage, applied in order."
-    )
-    agrae: AgraeConfig = Field(default=AgraeConfig(), description="Settings of the agrae weighting.")
-    beta: NonNegativeFloat = Field(default=0.0, description="Weight of the k3 divergence from the initial policy.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, values: dict) -> dict:
-        if not isinstance(values, dict):
-            return values
-        name = values.get("preset", "grpo")
-        # An unknown name is refused by its field; the keys it would have filled need no second complaint.
-        preset = PRESETS[name] if isinstance(name, str) and name in PRESETS else PRESETS["grpo"]
-        return {**preset, **values}
-
-    @model_validator(mode="after")
-    def _weighted_once(self) -> AlgorithmConfig:
-        if len(set(self.weighting)) < len(self.weighting):
-            raise ValueError(f"weighting is {list(self.weighting)}, but a weighting acts once. Remove the repetition.")
-        return self
-
-
 class OptimConfig(Section):
     """AdamW with a warm-up and a schedule."""
 
@@ -302,6 +244,21 @@ class RunConfig(Section):
     sft: SftConfig = SftConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     tracker: TrackerConfig = TrackerConfig()
+
+    def warnings(self) -> list[str]:
+        """What this run does not do although its settings read as if it did; each in one sentence."""
+        found = self.algorithm.idle_settings()
+        if self.train.updates_per_rollout == 1 and self.algorithm.trust_region == "elastic":
+            found.append(
+                "algorithm.trust_region is elastic, but with train.updates_per_rollout 1 every ratio is 1 and no bound "
+                "acts: this equals fixed. Take 2 or more updates per rollout."
+            )
+        if self.train.updates_per_rollout > 1 and self.algorithm.loss == "reinforce":
+            found.append(
+                "algorithm.loss is reinforce, which ignores how far the policy has moved, but "
+                f"train.updates_per_rollout is {self.train.updates_per_rollout}: the later updates are off-policy."
+            )
+        return found
 
     @model_validator(mode="after")
     def _splits_evenly(self) -> RunConfig:
