@@ -84,7 +84,7 @@ def clip(
             f"dual_clip is {dual_clip} with ratio {ratio}, but must lie above every upper bound, and needs a ratio "
             "that is clipped as a whole. Raise algorithm.dual_clip or leave it out."
         )
-    level: Ratio = "sequence" if ratio == "sequence" else "token"
+    level: Ratio = "token" if ratio == "geometric_mean" else ratio
     log_ratio = log_ratios(tokens.logprobs, tokens.old_logprobs, tokens.sequences, ratio=level)
     raw = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
     negative, positive = tokens.advantages < 0, tokens.advantages > 0
