@@ -32,6 +32,8 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
+    for warning in config.warnings():
+        session.log(f"warning: {warning}")
     with closing(session), _verifier(config) as verifier:
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows, weights_version=session.step)
         judge = _judge(config, verifier)

@@ -21,19 +21,20 @@ HEAD_CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class TokenScores:
-    """Of every target: its log-probability (nats, with gradient) and the entropy (nats, without) where it was drawn."""
+    """Of every target: its log-probability (nats) and the entropy (nats) of the distribution it was drawn from."""
 
     logprobs: Float[Tensor, " K"]
     entropy: Float[Tensor, " K"]
 
 
-def score(policy: Policy, layout: Layout, *, temperature: float = 1.0) -> TokenScores:
-    """Log-probability of every target of a layout.
+def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenScores:
+    """Log-probability of every target of a layout, with gradient.
 
     Args:
         policy: The model; call under torch.no_grad() where no gradient is wanted.
         layout: Rows of prompts with their completions.
         temperature: Divides the logits, as it did when sampling.
+        entropy_gradient: Let the entropy carry a gradient too; costs memory, so only for an entropy bonus.
 
     Returns:
         Scores in the order of layout.targets.
@@ -43,7 +44,7 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0) -> TokenS
         hidden = hidden_states(policy, layout)
         picked = hidden.reshape(-1, hidden.shape[-1])[layout.sources]  # [K, H]
         pieces = [
-            _score_chunk(policy, states, targets, temperature)
+            _score_chunk(policy, states, targets, temperature, entropy_gradient)
             for states, targets in zip(picked.split(HEAD_CHUNK), layout.targets.split(HEAD_CHUNK), strict=True)
         ]
     return TokenScores(
@@ -72,17 +73,22 @@ def logits_of(policy: Policy, states: Float[Tensor, "K H"], temperature: float) 
     return logits if temperature == 1.0 else logits / temperature
 
 
-def _score_chunk(policy: Policy, states: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _score_chunk(
+    policy: Policy, states: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
+) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and states.requires_grad:
         # Keeping the logits of every chunk for the backward pass would be the largest tensor of the whole step.
-        return checkpoint(_head, policy, states, targets, temperature, use_reentrant=False)
-    return _head(policy, states, targets, temperature)
+        return checkpoint(_head, policy, states, targets, temperature, entropy_gradient, use_reentrant=False)
+    return _head(policy, states, targets, temperature, entropy_gradient)
 
 
-def _head(policy: Policy, states: Tensor, targets: Int[Tensor, " K"], temperature: float) -> tuple[Tensor, Tensor]:
+def _head(
+    policy: Policy, states: Tensor, targets: Int[Tensor, " K"], temperature: float, entropy_gradient: bool
+) -> tuple[Tensor, Tensor]:
     log_softmax = logits_of(policy, states, temperature).log_softmax(dim=-1)  # [K, V]
     logprobs = log_softmax.gather(1, targets[:, None])[:, 0]
-    with torch.no_grad():
-        # xlogy-like: a banned id has probability 0 and log-probability -inf, and must count 0.
-        entropy = torch.special.entr(log_softmax.exp()).sum(dim=-1)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        # A banned id has probability 0 and log-probability -inf; it must count 0, and so must its gradient.
+        finite = log_softmax.masked_fill(log_softmax == float("-inf"), 0.0)
+        entropy = -(log_softmax.exp() * finite).sum(dim=-1)
     return logprobs, entropy

@@ -12,16 +12,17 @@ import torch
 from mm_agrae.config import RunConfig
 from mm_agrae.data.sampler import PromptSampler
 from mm_agrae.engines.base import Engine
-from mm_agrae.policy.feed import Feed
+from mm_agrae.estimator import assemble
+from mm_agrae.policy.feed import Cursor, Feed
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.records import RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Harvest, Judge, rollout
 from mm_agrae.seeding import seed_for
 from mm_agrae.store.rollout_log import group_lines, write_lines
-from mm_agrae.train.assemble import assemble
 from mm_agrae.train.experience import Experience, experience
 from mm_agrae.train.progress import Progress
-from mm_agrae.train.session import Session
+from mm_agrae.train.sampling import Sampled, sample_groups
+from mm_agrae.train.session import Draw, Session
 from mm_agrae.train.update import Learner, update
 
 
@@ -56,15 +57,14 @@ def train(session: Session, parts: Parts) -> None:
     checkpoint_s = 0.0
     while session.step < config.train.num_steps:
         started = time.perf_counter()
-        prompts, cursor = session.take(draw, feed.render)
-        harvest = _roll_out(session, parts, prompts)
-        batch = experience(harvest.groups, learner.algorithm, session.world)
+        sampled = _sample(session, parts, draw, feed, learner.algorithm.max_sampling_rounds)
+        batch, estimator = experience(sampled, learner.algorithm, session.estimator)
         outcome = update(learner, batch, step=session.step)
-        session.step, session.cursor = session.step + 1, cursor
+        session.step, session.cursor, session.estimator = session.step + 1, sampled.cursor, estimator
         syncing = time.perf_counter()
         parts.engine.sync_weights(session.policy, version=session.step)
         outcome["time/sync_s"] = time.perf_counter() - syncing
-        metrics = batch.metrics() | outcome | _costs(session, batch, harvest, outcome)
+        metrics = batch.metrics() | outcome | _costs(session, sampled, outcome)
         if _due(session.step, config.train.rollout_log_every, config):
             _log_rollouts(session, batch)
         if _due(session.step, config.evaluate.every, config, first=False):
@@ -84,7 +84,7 @@ def make_learner(session: Session) -> Learner:
         policy=session.policy,
         reference=_reference(config, session.policy),
         optimizer=session.optimizer,
-        algorithm=assemble(config.algorithm),
+        algorithm=assemble(config.algorithm, max_completion_tokens=config.rollout.max_completion_tokens),
         config=config.train,
         temperature=config.rollout.temperature,
         max_completion_tokens=config.rollout.max_completion_tokens,
@@ -103,11 +103,29 @@ def _reference(config: RunConfig, policy: Policy) -> Policy | None:
     return reference
 
 
-def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt]) -> Harvest:
+def _sample(session: Session, parts: Parts, draw: Draw, feed: Feed, max_rounds: int) -> Sampled:
+    """The groups of the step, with a word when sampling again did not find enough that can teach."""
+    count = session.config.rollout.num_prompts
+
+    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
+        prompts, cursor = session.take(draw, feed.render, cursor)
+        return _roll_out(session, parts, prompts, first_place=number * count), cursor
+
+    sampled = sample_groups(harvest, session.world, count=count, max_rounds=max_rounds, cursor=session.cursor)
+    if max_rounds > 1 and sampled.num_mixed < count:
+        session.log(
+            f"step {session.step + 1}: after {sampled.rounds} rounds of sampling {sampled.num_mixed} of {count} groups "
+            "have both correct and wrong answers; the step goes on with groups that teach nothing in place of the "
+            "others. Raise algorithm.max_sampling_rounds, or take problems that suit the model."
+        )
+    return sampled
+
+
+def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt], *, first_place: int) -> Harvest:
     """This rank's prompts, sampled and judged."""
     settings = session.config.rollout
     # By the place in the step and not by the sample: a sample that a small data set yields twice is answered anew.
-    places = session.world.share(range(settings.num_prompts))
+    places = session.world.share(range(first_place, first_place + settings.num_prompts))
     seeds = [
         [seed_for(session.config.seed, "rollout", session.step, place, number) for number in range(settings.group_size)]
         for place in places
@@ -120,15 +138,15 @@ def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt]) ->
     return rollout(parts.engine, parts.judge, mine, sampling, seeds)
 
 
-def _costs(session: Session, batch: Experience, harvest: Harvest, outcome: Mapping[str, float]) -> dict[str, float]:
+def _costs(session: Session, sampled: Sampled, outcome: Mapping[str, float]) -> dict[str, float]:
     """Seconds and throughput; the slowest rank counts, because the others wait for it."""
-    mine = {"time/rollout_s": harvest.rollout_s, "time/verify_s": harvest.verify_s}
+    mine = {"time/rollout_s": sampled.rollout_s, "time/verify_s": sampled.verify_s}
     mine |= {key: value for key, value in outcome.items() if key.startswith("time/")}
     everyone = session.world.collect([mine])
     costs = {key: max(rank[key] for rank in everyone) for key in mine}
-    tokens = int(batch.lengths.sum())
-    costs["throughput/rollout_tokens_per_s"] = tokens / costs["time/rollout_s"]
-    costs["throughput/update_tokens_per_s"] = tokens / costs["time/update_s"]
+    lengths = sampled.facts.lengths
+    costs["throughput/rollout_tokens_per_s"] = int(lengths.sum()) / costs["time/rollout_s"]
+    costs["throughput/update_tokens_per_s"] = int(lengths[sampled.kept].sum()) / costs["time/update_s"]
     costs["rollout/refused_samples"] = float(session.cursor.refused)
     if session.world.device.type == "cuda":
         peak = session.world.collect([float(torch.cuda.max_memory_allocated())])
@@ -138,7 +156,7 @@ def _costs(session: Session, batch: Experience, harvest: Harvest, outcome: Mappi
 
 
 def _log_rollouts(session: Session, batch: Experience) -> None:
-    advantages = [batch.advantages[row].tolist() for row in batch.rows]
+    advantages = [batch.estimate.advantages[row].tolist() for row in batch.rows]
     run_dir = session.run_dir
     mine = group_lines(batch.groups, step=session.step, advantages=advantages, thumbnails=run_dir.thumbnails)
     lines = session.world.collect(mine)

@@ -13,6 +13,7 @@ import torch
 
 from mm_agrae.config import RunConfig, config_hash
 from mm_agrae.errors import CheckpointError, ConfigError, DataError
+from mm_agrae.estimator import START, EstimatorState
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.load import Policy, load_policy, save_weights
 from mm_agrae.policy.optim import make_optimizer
@@ -33,7 +34,7 @@ MODEL_FOLDER = "model"
 
 @dataclass(kw_only=True)
 class Session:
-    """An open run on one rank. `step` and `cursor` move; everything else stays.
+    """An open run on one rank. `step`, `cursor` and `estimator` move; everything else stays.
 
     Once the model is made, nothing in a run draws from a global random generator (every draw has a seed of its own,
     from the step and the place in it), so step and cursor are all the randomness there is to save.
@@ -43,6 +44,7 @@ class Session:
         tracker: On the main process only.
         step: Steps done.
         cursor: Place in the training data.
+        estimator: What the algorithm remembers of earlier batches.
         data: What the training data looked like at the first step; the cursor means nothing in other data.
     """
 
@@ -56,6 +58,7 @@ class Session:
     log: Callable[[str], None]
     step: int
     cursor: Cursor
+    estimator: EstimatorState = START
     data: str | None = None
 
     def fix_data(self, samples: Sequence[Sample]) -> None:
@@ -82,6 +85,7 @@ class Session:
         state = {
             "job": self.job,
             "cursor": vars(self.cursor),
+            "estimator": self.estimator.to_json(),
             "config_hash": config_hash(self.config),
             "data": self.data,
             "wandb_run_id": self.tracker.run_id if self.tracker else None,
@@ -101,19 +105,20 @@ class Session:
             self.save()
         return time.perf_counter() - started
 
-    def take(self, draw: Draw, make: Callable[[Prompt], T]) -> tuple[list[T], Cursor]:
+    def take(self, draw: Draw, make: Callable[[Prompt], T], cursor: Cursor) -> tuple[list[T], Cursor]:
         """This rank's share of the step's prompts, each made into what the job computes with.
 
         Args:
             draw: From a cursor to the step's prompts over all ranks and the next cursor.
             make: Renders a prompt.
+            cursor: Where to draw from.
 
         Raises:
             DataError: A sample cannot be used. All ranks stop, and what was learnt so far is saved first.
         """
-        problem, mine, cursor = None, [], self.cursor
+        problem, mine = None, []
         try:
-            prompts, cursor = draw(self.cursor)
+            prompts, cursor = draw(cursor)
             mine = [make(prompt) for prompt in self.world.share(prompts)]
         except (ConfigError, DataError) as error:  # a text model meets its first image in a ConfigError
             problem = str(error)
@@ -189,6 +194,7 @@ def open_session(
         log=say,
         step=state["step"] if state else 0,
         cursor=Cursor(**state["cursor"]) if state else Cursor(),
+        estimator=EstimatorState.from_json(state["estimator"]) if state else START,
         data=state["data"] if state else None,
     )
     if resume:

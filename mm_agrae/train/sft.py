@@ -37,7 +37,7 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
     make = partial(_row, session, feed)
     while session.step < config.sft.num_steps:
         started = time.perf_counter()
-        rows, cursor = session.take(draw, make)
+        rows, cursor = session.take(draw, make, session.cursor)
         num_tokens = sum(session.world.collect([sum(len(row.completions[0]) for row in rows)]))
         lr = learning_rate(config.sft.optim, session.step, config.sft.num_steps)
         metrics = _step(session, rows, num_tokens, lr)

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mm_agrae.algorithms import LOSSES, k3
+from mm_agrae.algorithms import Tokens, k3
 from mm_agrae.config.schema import TrainConfig
+from mm_agrae.estimator import Algorithm
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.optim import learning_rate, optimizer_step
 from mm_agrae.policy.packing import pack
-from mm_agrae.train.assemble import Algorithm
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience
 
-_SUMS = ("tokens", "loss", "entropy", "clip_low", "clip_high", "ratio", "kl", "gap")
+_SUMS = ("tokens", "loss", "entropy", "clip_low", "clip_high", "clip_dual", "ratio", "kl", "gap", "importance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
         FloatingPointError: The gradient is not finite; the weights are left as they were.
     """
     num_updates = learner.config.updates_per_rollout
-    minibatches = torch.arange(batch.advantages.shape[0]).chunk(num_updates)
+    minibatches = torch.arange(batch.lengths.shape[0]).chunk(num_updates)
     tally = _Tally(learner.policy.device)
     rows = [_rows(batch, set(minibatch.tolist()), learner.algorithm) for minibatch in minibatches]
     # The first update starts from the sampling policy itself; only later ones need its log-probabilities kept.
@@ -114,12 +114,16 @@ def _rows(batch: Experience, minibatch: set[int], algorithm: Algorithm) -> list[
 
 
 def _has_gradient(batch: Experience, row: int, algorithm: Algorithm) -> bool:
-    return algorithm.beta > 0 or bool((batch.advantages[row] != 0).any())
+    counts = batch.estimate.kept[row] & (algorithm.needs_every_group | (batch.estimate.advantages[row] != 0))
+    return bool(counts.any())
 
 
 def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Tensor:
-    """[P, G] weight of each token of each sequence of an update, skipped groups counted; 0 elsewhere."""
-    lengths = batch.lengths[minibatch]
+    """[P, G] weight of each token of each sequence of an update, skipped groups counted; 0 elsewhere.
+
+    A rollout that is left out counts as an empty sequence.
+    """
+    lengths = batch.lengths[minibatch] * batch.estimate.kept[minibatch]
     weights = torch.zeros(batch.lengths.shape)
     weights[minibatch] = learner.algorithm.aggregation(
         lengths.reshape(-1),
@@ -151,31 +155,47 @@ def _loss(
     tally: _Tally,
 ) -> Tensor:
     """A micro-batch's part of the loss; its figures go to the tally."""
-    device = learner.policy.device
-    scores = score(learner.policy, make_layout(rows), temperature=learner.temperature)
+    algorithm, device = learner.algorithm, learner.policy.device
+    scores = score(
+        learner.policy,
+        make_layout(rows),
+        temperature=learner.temperature,
+        entropy_gradient=algorithm.entropy_weight > 0,
+    )
     logprobs = scores.logprobs
     is_first = (rows[0].group, rows[0].first) not in kept
     old = logprobs.detach() if is_first else torch.cat([kept[row.group, row.first] for row in rows])
+    rollout_logprobs = torch.tensor(_rollout_logprobs(batch, rows), device=device)
+    sequences = _sequences(rows).to(device)
     advantages, low, high, token_weights = (
         _spread(matrix, rows).to(device, torch.float32)
-        for matrix in (batch.advantages, batch.bounds.low, batch.bounds.high, weights)
+        for matrix in (batch.estimate.advantages, batch.estimate.bounds.low, batch.estimate.bounds.high, weights)
     )
-    token_loss = LOSSES["clipped_surrogate"](logprobs, old, advantages, low, high)
-    losses, divergence = token_loss.loss, torch.zeros_like(old)
+    token_loss = algorithm.loss(
+        Tokens(logprobs=logprobs, old_logprobs=old, advantages=advantages, low=low, high=high, sequences=sequences)
+    )
+    losses, divergence, importance = token_loss.loss, torch.zeros_like(old), torch.ones_like(old)
+    if algorithm.correction is not None:
+        importance = algorithm.correction(old, rollout_logprobs, sequences)
+        losses = losses * importance
     if learner.reference is not None:
         divergence = k3(logprobs, _reference_logprobs(learner, rows))
-        losses = losses + learner.algorithm.beta * divergence
+        losses = losses + algorithm.beta * divergence
+    if algorithm.entropy_weight > 0:
+        losses = losses - algorithm.entropy_weight * scores.entropy
     loss = (token_weights * losses).sum()
-    gap = (torch.tensor(_rollout_logprobs(batch, rows), device=device) - old).abs()
+    gap = (rollout_logprobs - old).abs()
     figures = {
         "tokens": torch.ones_like(old).sum(),
         "loss": loss.detach(),
-        "entropy": scores.entropy.sum(),
+        "entropy": scores.entropy.detach().sum(),
         "clip_low": token_loss.clipped_low.sum(),
         "clip_high": token_loss.clipped_high.sum(),
+        "clip_dual": token_loss.clipped_dual.sum(),
         "ratio": token_loss.ratio.sum(),
         "kl": divergence.detach().sum(),
         "gap": gap.sum(),
+        "importance": importance.sum(),
     }
     tally.add([figures[name] for name in _SUMS], [token_loss.ratio.max(), gap.max()])
     return loss
@@ -203,6 +223,12 @@ def _spread(matrix: Tensor, rows: Sequence[Row]) -> Tensor:
     )
 
 
+def _sequences(rows: Sequence[Row]) -> Tensor:
+    """[K] number of the completion that each token belongs to."""
+    lengths = torch.tensor([len(completion) for row in rows for completion in row.completions])
+    return torch.arange(len(lengths)).repeat_interleave(lengths)
+
+
 def _rollout_logprobs(batch: Experience, rows: Sequence[Row]) -> list[float]:
     places = {row: place for place, row in enumerate(batch.rows)}
     return [
@@ -218,13 +244,14 @@ def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, fl
     sums = dict(zip(_SUMS, learner.world.sum(tally.sums).tolist(), strict=True))
     tokens = sums["tokens"] or math.nan
     max_ratio, max_gap = (max(column) for column in zip(*learner.world.collect([tally.maxima.tolist()]), strict=True))
-    num_groups = batch.advantages.shape[0]
+    num_groups = batch.lengths.shape[0]
     num_learnt = sum(_has_gradient(batch, row, learner.algorithm) for row in range(num_groups))
     metrics = {
         "policy/loss": sums["loss"],
         "policy/entropy_nats": sums["entropy"] / tokens,
         "policy/clip_low_frac": sums["clip_low"] / tokens,
         "policy/clip_high_frac": sums["clip_high"] / tokens,
+        "policy/clip_dual_frac": sums["clip_dual"] / tokens,
         "policy/ratio_mean": sums["ratio"] / tokens,
         "policy/ratio_max": max_ratio if sums["tokens"] else math.nan,
         "rollout/logprob_gap_mean_nats": sums["gap"] / tokens,
@@ -233,4 +260,6 @@ def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, fl
     }
     if learner.reference is not None:
         metrics["policy/kl_nats"] = sums["kl"] / tokens
+    if learner.algorithm.correction is not None:
+        metrics["rollout/importance_mean"] = sums["importance"] / tokens
     return metrics

@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 import mm_agrae
-from mm_agrae.algorithms import ADVANTAGES, LOSSES, TRUST_REGIONS, WEIGHTINGS
-from mm_agrae.config.schema import AgraeConfig, AlgorithmConfig, RewardConfig
+from mm_agrae.algorithms import ADVANTAGES, ANCHORS, LOSSES, TRUST_REGIONS, WEIGHTINGS
+from mm_agrae.algorithms.importance import importance_weights
+from mm_agrae.config.algorithm import (
+    AblationConfig,
+    AgraeConfig,
+    AlgorithmConfig,
+    ElasticConfig,
+    HadwConfig,
+    SapoConfig,
+)
+from mm_agrae.config.schema import RewardConfig
 from mm_agrae.rewards import reward
 
 PACKAGE = Path(mm_agrae.__file__).parent
@@ -23,12 +32,14 @@ PROCESSORS = sorted((ROOT / "data_processors").rglob("*.py"))
 FLOORS = (
     {"records", "errors", "seeding"},
     {"config", "prompts", "verify", "rewards", "algorithms", "metrics"},
+    {"estimator"},
     {"data"},
     {"store"},
     {"policy"},
     {"engines"},
     {"rollout"},
     {"train", "evaluate", "report"},
+    {"lab"},
     {"cli"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -127,9 +138,16 @@ def parameters(function: object) -> dict[str, object]:
     ("function", "settings"),
     [
         (reward, RewardConfig()),
-        (WEIGHTINGS["agrae"], AgraeConfig()),
-        (TRUST_REGIONS["fixed"], AlgorithmConfig.model_validate({})),
-        *[(function, AlgorithmConfig.model_validate({})) for function in (*ADVANTAGES.values(), *LOSSES.values())],
+        *[(function, AgraeConfig()) for name, function in WEIGHTINGS.items() if name.startswith("agrae")],
+        *[(function, AblationConfig()) for function in WEIGHTINGS.values()],
+        (WEIGHTINGS["hadw"], HadwConfig()),
+        *[(function, HadwConfig()) for function in ANCHORS.values()],
+        *[(function, AlgorithmConfig.model_validate({})) for function in (*TRUST_REGIONS.values(), *LOSSES.values())],
+        (TRUST_REGIONS["elastic"], ElasticConfig()),
+        (LOSSES["sapo"], SapoConfig()),
+        (ADVANTAGES["group"], AlgorithmConfig.model_validate({})),
+        (ADVANTAGES["leave_one_out"], AlgorithmConfig.model_validate({"preset": "rloo"})),
+        (ADVANTAGES["none"], AlgorithmConfig.model_validate({"baseline": "none"})),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
@@ -140,8 +158,18 @@ def test_functions_and_config_agree_on_defaults(function: object, settings: obje
 
 def test_the_comparison_of_defaults_sees_every_shared_setting() -> None:
     assert {"alpha", "variant"} <= set(parameters(WEIGHTINGS["agrae"]))
-    assert {"clip_low", "clip_high"} <= set(parameters(TRUST_REGIONS["fixed"]))
+    assert {"scale"} == set(parameters(WEIGHTINGS["hadw"]))
+    assert {"window", "include_current"} == set(parameters(ANCHORS["window"]))
+    assert {"eta", "eta_min", "memory"} == set(parameters(ANCHORS["soft"]))
+    assert {"clip_low", "clip_high", "micro", "macro"} == set(parameters(TRUST_REGIONS["elastic"]))
+    assert {"std", "std_eps"} == set(parameters(ADVANTAGES["group"]))
     assert {"correct_weight", "format_weight"} <= set(parameters(reward))
+
+
+def test_the_correction_agrees_with_its_settings() -> None:
+    settings = AlgorithmConfig.model_validate({})
+    expected = {"level": settings.correction_level, "cap": settings.correction_cap}
+    assert {name: parameters(importance_weights)[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *PROCESSORS], ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -142,14 +142,9 @@ def test_a_format_is_canonical_or_a_data_processor() -> None:
 
 def test_presets_fill_only_what_is_left_out() -> None:
     grpo = parse_config(TEXT).algorithm
-    assert (grpo.advantage, grpo.aggregation, grpo.clip_low, grpo.clip_high) == ("grpo", "sequence_mean", 0.2, 0.2)
+    assert (grpo.baseline, grpo.std, grpo.aggregation, grpo.clip_high) == ("group", "biased", "sequence_mean", 0.2)
     doctor = parse_config(TEXT, ["algorithm.preset=dr_grpo", "algorithm.clip_high=0.28"]).algorithm
-    assert (doctor.advantage, doctor.aggregation, doctor.clip_low, doctor.clip_high) == (
-        "dr_grpo",
-        "token_sum",
-        0.2,
-        0.28,
-    )
+    assert (doctor.baseline, doctor.std, doctor.aggregation, doctor.clip_high) == ("group", "none", "token_sum", 0.28)
     with pytest.raises(ConfigError) as refused:
         parse_config(TEXT, ["algorithm.preset=ppo"])
     assert "algorithm.preset is 'ppo'" in str(refused.value)

@@ -3,14 +3,13 @@ import math
 import pytest
 import torch
 
-from mm_agrae.metrics.batch import group_metrics, verdict_metrics
+from mm_agrae.metrics.batch import estimate_metrics, group_metrics, verdict_metrics
 from mm_agrae.metrics.catalogue import check_keys
 
 BATCH = {
     "rewards": torch.tensor([[1.0, 0.1], [0.9, 1.0], [0.0, 0.1], [math.nan, 1.0]]),
     "correct": torch.tensor([[True, False], [True, True], [False, False], [False, True]]),
     "formatted": torch.tensor([[True, True], [False, True], [False, True], [True, True]]),
-    "advantages": torch.tensor([[0.5, -1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]),
     "lengths": torch.tensor([[3, 5], [2, 2], [9, 0], [1, 2]]),
     "truncated": torch.tensor([[False, False], [False, False], [True, False], [False, False]]),
 }
@@ -28,8 +27,6 @@ def test_worked_example():
         "group/mixed_frac": 1 / 4,
         "group/all_correct_frac": 2 / 4,
         "group/all_wrong_frac": 1 / 4,
-        "advantage/sum_per_rollout": -0.5 / 8,
-        "advantage/abs_mean": 1.5 / 8,
         "rollout/length_mean_tokens": 24 / 8,
         "rollout/length_max_tokens": 9,
         "rollout/truncated_frac": 1 / 8,
@@ -70,3 +67,26 @@ def test_verdicts():
     check_keys(figures)
     with pytest.raises(ValueError, match="there are 0 verdicts"):
         verdict_metrics([])
+
+
+def test_what_the_algorithm_made():
+    advantages = torch.tensor([[0.5, -1.0], [0.0, 0.0], [0.0, 0.0], [2.0, -0.5]])
+    low, high = torch.full((4, 2), 0.8), torch.full((4, 2), 1.3)
+    low[3, 1], high[3, 0] = 0.9, 1.5
+    figures = estimate_metrics(advantages, low, high)
+    # Widths count where the bound can act: below for the two negative rollouts, above for the two positive ones.
+    expected = {
+        "advantage/sum_per_rollout": 1.0 / 8,
+        "advantage/abs_mean": 4.0 / 8,
+        "policy/clip_width_low_mean": (0.2 + 0.1) / 2,
+        "policy/clip_width_high_mean": (0.3 + 0.5) / 2,
+    }
+    assert figures == pytest.approx(expected, abs=1e-6)
+    check_keys(figures)
+
+
+def test_a_bound_that_is_not_there_has_no_width():
+    advantages = torch.tensor([[0.5, -1.0]])
+    figures = estimate_metrics(advantages, torch.zeros(1, 2), torch.full((1, 2), math.inf))
+    assert "policy/clip_width_high_mean" not in figures
+    assert figures["policy/clip_width_low_mean"] == 1.0

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from mm_agrae.algorithms import WEIGHTINGS
-from mm_agrae.algorithms.advantages import grpo
-from mm_agrae.config.schema import AlgorithmConfig
+from mm_agrae.algorithms.advantages import group as centred
+from mm_agrae.config.algorithm import AlgorithmConfig
+from mm_agrae.estimator import START, assemble
 from mm_agrae.metrics.catalogue import check_keys
+from mm_agrae.policy.feed import Cursor
 from mm_agrae.records import Completion, Rollout, RolloutGroup, Verdict
-from mm_agrae.train.assemble import assemble
-from mm_agrae.train.experience import experience
+from mm_agrae.rollout import Harvest
+from mm_agrae.train.experience import Experience, experience
+from mm_agrae.train.sampling import _facts, sample_groups
 
 # (correct, formatted, truncated, tokens) of 3 groups of 4.
 FACTS = [
@@ -64,35 +67,41 @@ def group(facts) -> RolloutGroup:
     return RolloutGroup(prompt=prompt, rollouts=tuple(rollout(*fact) for fact in facts), weights_version=0)  # type: ignore[arg-type]
 
 
-def batch(algorithm: dict, *, rank: int = 0, size: int = 1):
-    from mm_agrae.train.experience import _facts
-
+def batch(algorithm: dict, *, rank: int = 0, size: int = 1) -> Experience:
     groups = [group(facts) for facts in FACTS]
     ranks = Ranks(rank, size, [_facts(g) for g in groups])
-    bound = assemble(AlgorithmConfig.model_validate(algorithm))
-    return experience(ranks.share(groups), bound, ranks)  # type: ignore[arg-type]
+
+    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
+        return Harvest(groups=ranks.share(groups), rollout_s=0.0, verify_s=0.0), cursor
+
+    sampled = sample_groups(harvest, ranks, count=len(FACTS), max_rounds=1, cursor=Cursor())  # type: ignore[arg-type]
+    bound = assemble(AlgorithmConfig.model_validate(algorithm), max_completion_tokens=10)
+    return experience(sampled, bound, START)[0]
 
 
 def test_the_matrices_hold_what_the_groups_say() -> None:
-    made = batch({})
+    batch_made = batch({})
+    made, estimate = batch_made.sampled.facts, batch_made.estimate
     assert made.rewards.tolist() == [[0.9 * c + 0.1 * f for c, f, _, _ in row] for row in FACTS]
     assert made.correct.tolist() == [[bool(fact[0]) for fact in row] for row in FACTS]
     assert made.formatted.tolist() == [[bool(fact[1]) for fact in row] for row in FACTS]
     assert made.truncated.tolist() == [[bool(fact[2]) for fact in row] for row in FACTS]
     assert made.lengths.tolist() == [[fact[3] for fact in row] for row in FACTS]
     assert made.statuses.count("correct") == 8
-    assert made.rows == [0, 1, 2]
-    assert torch.isfinite(made.advantages).all()
-    assert made.advantages[1].tolist() == [0, 0, 0, 0]
+    assert batch_made.rows == [0, 1, 2]
+    assert estimate.kept.all()
+    assert torch.isfinite(estimate.advantages).all()
+    assert estimate.advantages[1].tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("variant", ["paper", "code"])
 def test_advantages_are_the_pure_functions_of_the_whole_batch(variant: str) -> None:
     made = batch({"weighting": ["agrae"], "agrae": {"alpha": 0.9, "variant": variant}, "clip_high": 0.28})
     std, eps = {"paper": ("biased", 0.0), "code": ("unbiased", 1e-6)}[variant]
-    base = grpo(made.rewards, made.correct, std=std, eps=eps)  # type: ignore[arg-type]
+    facts, made = made.sampled.facts, made.estimate
+    base = centred(facts.rewards, facts.correct, std=std, std_eps=eps)  # type: ignore[arg-type]
     # 8 of 12 are correct: the accuracy of the batch, not of a group.
-    expected = WEIGHTINGS["agrae"](base, made.correct, batch_accuracy=8 / 12, alpha=0.9, variant=variant)
+    expected = WEIGHTINGS["agrae"](base, facts.correct, batch_accuracy=8 / 12, alpha=0.9, variant=variant)
     torch.testing.assert_close(made.advantages, expected)
     assert not torch.equal(made.advantages, base)
     torch.testing.assert_close(made.bounds.high, torch.full((3, 4), 1.28))
@@ -103,7 +112,7 @@ def test_every_rank_has_the_same_matrices_and_its_own_groups() -> None:
     alone = batch({"weighting": ["agrae"]})
     for rank, rows in ((0, [0, 2]), (1, [1])):
         mine = batch({"weighting": ["agrae"]}, rank=rank, size=2)
-        assert torch.equal(mine.advantages, alone.advantages)
+        assert torch.equal(mine.estimate.advantages, alone.estimate.advantages)
         assert mine.rows == rows
         assert len(mine.groups) == len(rows)
         assert mine.metrics() == alone.metrics()
@@ -131,4 +140,4 @@ def test_metrics_are_counted_by_hand_and_catalogued() -> None:
     ],
 )
 def test_names_choose_the_method(algorithm: dict, first_row: list[float]) -> None:
-    assert batch(algorithm).advantages[0].tolist() == pytest.approx(first_row, rel=1e-5)
+    assert batch(algorithm).estimate.advantages[0].tolist() == pytest.approx(first_row, rel=1e-5)

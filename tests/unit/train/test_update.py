@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 import mm_agrae.train.update as update_module
-from mm_agrae.config.schema import AlgorithmConfig, ImageConfig, ModelConfig, TrainConfig
+from mm_agrae.config.algorithm import AlgorithmConfig
+from mm_agrae.config.schema import ImageConfig, ModelConfig, TrainConfig
 from mm_agrae.data.dataset import open_dataset
+from mm_agrae.estimator import START, assemble
 from mm_agrae.metrics.catalogue import check_keys
+from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.policy.load import Policy, load_policy
@@ -23,9 +26,10 @@ from mm_agrae.policy.optim import make_optimizer
 from mm_agrae.policy.render import render
 from mm_agrae.prompts import make_prompt
 from mm_agrae.records import Completion, RenderedPrompt, Rollout, RolloutGroup, Verdict
-from mm_agrae.train.assemble import assemble
+from mm_agrae.rollout import Harvest
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience, experience
+from mm_agrae.train.sampling import sample_groups
 from mm_agrae.train.update import Learner, update
 
 # Correct completions of each of 4 groups of 3; groups 1 and 3 have no advantage.
@@ -82,7 +86,7 @@ def learner(policy: Policy, world: World, *, train: dict | None = None, algorith
     settings = TrainConfig.model_validate(
         {"num_steps": 10, "optim": {"lr": 1e-3, "max_grad_norm": 1e6}} | (train or {})
     )
-    bound = assemble(AlgorithmConfig.model_validate(algorithm or {}))
+    bound = assemble(AlgorithmConfig.model_validate(algorithm or {}), max_completion_tokens=8)
     reference = None
     if bound.beta:
         reference = replace(policy, model=copy.deepcopy(policy.model).requires_grad_(False))
@@ -100,7 +104,15 @@ def learner(policy: Policy, world: World, *, train: dict | None = None, algorith
 
 def batch_of(of: Learner, prompts: Sequence[RenderedPrompt], order: Sequence[int] = (0, 1, 2, 3)) -> Experience:
     groups = [group(prompts[index], CORRECT[index], LENGTHS[index]) for index in order]
-    return experience(groups, of.algorithm, of.world)
+    return experienced(of, groups)
+
+
+def experienced(of: Learner, groups: list[RolloutGroup]) -> Experience:
+    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
+        return Harvest(groups=groups, rollout_s=0.0, verify_s=0.0), cursor
+
+    sampled = sample_groups(harvest, of.world, count=len(groups), max_rounds=1, cursor=Cursor())
+    return experience(sampled, of.algorithm, START)[0]
 
 
 @pytest.fixture
@@ -213,7 +225,7 @@ def test_skipping_is_exact_to_the_bit_when_groups_stand_alone(policy, world, pro
 def test_a_step_without_any_advantage_has_no_figures_over_tokens(policy, world, prompts):
     of = learner(policy, world)
     before = [parameter.clone() for parameter in policy.trainable()]
-    batch = experience([group(prompts[1], CORRECT[1], LENGTHS[1])], of.algorithm, world)
+    batch = experienced(of, [group(prompts[1], CORRECT[1], LENGTHS[1])])
     metrics = update(of, batch, step=0)
     assert metrics["policy/grad_norm"] == 0
     assert math.isnan(metrics["policy/entropy_nats"])
@@ -228,17 +240,17 @@ def test_the_ratio_is_exactly_one_in_the_first_update(policy, world, prompts):
     assert metrics["policy/clip_low_frac"] == metrics["policy/clip_high_frac"] == 0.0
 
 
-def test_later_updates_compare_with_the_policy_that_sampled(policy, world, prompts, monkeypatch):
+def test_later_updates_compare_with_the_policy_that_sampled(policy, world, prompts):
     """Two updates of two groups each: the second one's ratio is the new policy over the one before the first update."""
     of = learner(policy, world, train={"updates_per_rollout": 2, "optim": {"lr": 1e-2, "max_grad_norm": 1e6}})
     seen: list[tuple[Tensor, Tensor]] = []
-    real = update_module.LOSSES["clipped_surrogate"]
+    real = of.algorithm.loss
 
-    def spy(logprobs, old, *rest):
-        seen.append((logprobs.detach().clone(), old.clone()))
-        return real(logprobs, old, *rest)
+    def spy(tokens):
+        seen.append((tokens.logprobs.detach().clone(), tokens.old_logprobs.clone()))
+        return real(tokens)
 
-    monkeypatch.setitem(update_module.LOSSES, "clipped_surrogate", spy)
+    of = replace(of, algorithm=replace(of.algorithm, loss=spy))
     row = Row(
         prompt=prompts[2],
         completions=tuple(rollout(*pair).completion.token_ids for pair in zip(*facts(2), strict=True)),
@@ -280,14 +292,15 @@ def test_divergence_is_k3_from_the_initial_model(policy, world, prompts):
     assert second["policy/kl_nats"] > 1e-4
     # Ratio 1, so the surrogate adds up to -sum A w, and token_mean gives every token the weight 1/35.
     batch = batch_of(of, prompts)
-    surrogate = -float((batch.advantages.double() * batch.lengths).sum()) / 35
+    surrogate = -float((batch.estimate.advantages.double() * batch.lengths).sum()) / 35
     assert second["policy/loss"] == pytest.approx(surrogate + 0.25 * sum(expected) / 35, abs=1e-5)
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(policy, world, prompts):
     of = learner(policy, world)
     batch = batch_of(of, prompts)
-    broken = replace(batch, advantages=batch.advantages.masked_fill(batch.advantages > 0, float("inf")))
+    infinite = batch.estimate.advantages.masked_fill(batch.estimate.advantages > 0, float("inf"))
+    broken = replace(batch, estimate=replace(batch.estimate, advantages=infinite))
     before = [parameter.clone() for parameter in policy.trainable()]
     with pytest.raises(FloatingPointError, match="gradient norm is"):
         update(of, broken, step=0)
