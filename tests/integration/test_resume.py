@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import run_files
 from colours import environment
 
@@ -86,6 +87,22 @@ def test_killed_and_resumed_training_is_exact(recipe: Path, tmp_path: Path) -> N
     assert any(line.endswith("after step 14") for line in said)
     check_equal(run, straight)
     assert not list(run.checkpoints.glob(".*"))
+
+
+def test_what_the_estimator_remembers_survives_a_kill(recipe: Path, tmp_path: Path) -> None:
+    """HA-DW's anchor is the mean of earlier batches, all of them: one forgotten batch would change every advantage."""
+    settings = ["algorithm.weighting=[agrae,hadw]", "train.num_steps=6", "algorithm.dynamic_sampling=true"]
+    straight = run_train(recipe, settings, tmp_path / "straight", False, ignore)
+    out = tmp_path / "killed"
+    killed_while_saving(4, "train", recipe, *settings, "--out", out)
+    check_equal(run_train(recipe, settings, out, True, ignore), straight)
+    lines = run_files.metrics(straight)[1:]
+    accuracies = [line["reward/batch_accuracy"] for line in lines]
+    assert len(set(accuracies)) > 1, "equal batches would hide a lost anchor"
+    # The first batch is its own anchor; later ones meet the mean of those before.
+    expected = [accuracies[0], *(sum(accuracies[:step]) / step for step in range(1, 6))]
+    assert [line["advantage/anchor"] for line in lines] == pytest.approx(expected)
+    assert run_files.state(straight)["estimator"] == {"anchor": accuracies}
 
 
 def test_killed_and_resumed_warm_start_is_exact(recipe: Path, tmp_path: Path) -> None:

@@ -60,6 +60,19 @@ def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
     assert any(len(set(step)) == 2 for step in pictures), "no step mixes pictures and words"
 
 
+def test_two_processes_sample_again_as_one(recipe: Path, tmp_path: Path) -> None:
+    """Which groups are kept is decided from those of all processes; a process may keep none or all of its own."""
+    settings = [
+        *("train.num_steps=3", "train.updates_per_rollout=3", "evaluate.num_samples=2"),
+        *("algorithm.preset=dapo", "algorithm.weighting=[agrae,hadw]", "algorithm.trust_region=elastic"),
+    ]
+    alone = run_train(recipe, settings, tmp_path / "one", False, lambda line: None)
+    ended = torchrun("train", recipe, *settings, "--out", tmp_path / "two")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    check_same_run(RunDir.open(tmp_path / "two"), alone)
+    assert any(line["rollout/sampling_rounds"] > 1 for line in run_files.metrics(alone)[1:])
+
+
 def test_a_problem_of_one_process_stops_both(recipe: Path, mixed_data: Path, tmp_path: Path) -> None:
     """A picture cut short is found by the one process that decodes it."""
     data = cut_short_after(2, tmp_path / "data")

@@ -316,3 +316,98 @@ def test_the_learning_rate_counts_updates(policy, world, prompts):
     of = learner(policy, world, train=settings)
     # Updates 0, 1 | 2, 3 of 4: the second rollout batch ends with a quarter of the rate left.
     assert update(of, batch_of(of, prompts), step=1)["policy/learning_rate"] == pytest.approx(0.25)
+
+
+def with_logprobs(batch: Experience, gap: float) -> Experience:
+    """The same completions, as if the engine had reported log-probabilities `gap` below those it reported."""
+
+    def lowered(one: Rollout) -> Rollout:
+        logprobs = tuple(value - gap for value in one.completion.logprobs)
+        return replace(one, completion=replace(one.completion, logprobs=logprobs))
+
+    return replace(
+        batch, groups=[replace(found, rollouts=tuple(map(lowered, found.rollouts))) for found in batch.groups]
+    )
+
+
+@pytest.mark.parametrize(("correction", "factor"), [("truncate", 2.0), ("mask", 0.0)])
+def test_rollout_weights_multiply_the_loss(policy, world, prompts, gradients, correction, factor):
+    """The engine says e^-20 where the trainer says more: every weight is far above the cap of 2."""
+    plain = learner(fresh(policy), world)
+    update(plain, batch_of(plain, prompts), step=0)
+    of = learner(fresh(policy), world, algorithm={"correction": correction})
+    metrics = update(of, with_logprobs(batch_of(of, prompts), 20.0), step=0)
+    assert metrics["rollout/importance_mean"] == factor
+    for one, other in zip(gradients[1], gradients[0], strict=True):
+        torch.testing.assert_close(one, factor * other, rtol=1e-4, atol=1e-7)
+
+
+def test_the_entropy_bonus_has_the_gradient_of_the_entropy(policy, world, prompts, gradients):
+    """The difference between with and without is -weight · mean entropy over all 35 tokens."""
+    plain = learner(fresh(policy), world, algorithm={"aggregation": "token_mean", "entropy_weight": 1e-12})
+    update(plain, batch_of(plain, prompts), step=0)
+    of = learner(fresh(policy), world, algorithm={"aggregation": "token_mean", "entropy_weight": 0.5})
+    metrics = update(of, batch_of(of, prompts), step=0)
+    assert metrics["group/skipped_frac"] == 0  # groups without an advantage have an entropy too
+    rows = [
+        Row(
+            prompt=prompts[i],
+            completions=tuple(rollout(*pair).completion.token_ids for pair in zip(*facts(i), strict=True)),
+        )
+        for i in range(4)
+    ]
+    scores = score(policy, make_layout(rows), temperature=0.7, entropy_gradient=True)
+    assert len(scores.entropy) == 35
+    (-0.5 * scores.entropy.mean()).backward()
+    expected = [p.grad if p.grad is not None else torch.zeros_like(p) for p in policy.trainable()]
+    close([one - other for one, other in zip(gradients[1], gradients[0], strict=True)], expected)
+
+
+def test_an_entropy_without_a_bonus_has_no_gradient(policy, prompts):
+    row = Row(prompt=prompts[0], completions=(rollout(1, 3).completion.token_ids,))
+    assert not score(policy, make_layout([row])).entropy.requires_grad
+    assert score(policy, make_layout([row]), entropy_gradient=True).entropy.requires_grad
+
+
+def test_a_rollout_that_is_left_out_is_an_empty_one(policy, world, prompts, gradients):
+    """Masked, the last rollout of group 0 has no token: not in the loss, and not in the count of tokens."""
+    of = learner(fresh(policy), world, algorithm={"overlong": "mask", "aggregation": "token_mean"})
+    batch = batch_of(of, prompts)
+    kept = batch.estimate.kept.clone()
+    kept[0, 2] = False
+    update(of, replace(batch, estimate=replace(batch.estimate, kept=kept)), step=0)
+    # By hand: the other rollouts of the two mixed groups, over 35 - 3 tokens.
+    total = torch.zeros(())
+    for index in (0, 2):
+        for place, (flag, length) in enumerate(zip(*facts(index), strict=True)):
+            if (index, place) != (0, 2):
+                row = Row(prompt=prompts[index], completions=(rollout(flag, length).completion.token_ids,))
+                logprobs = score(policy, make_layout([row]), temperature=0.7).logprobs
+                total = total - float(batch.estimate.advantages[index, place]) * logprobs.sum() / 32
+    total.backward()
+    close(gradients[0], [p.grad if p.grad is not None else torch.zeros_like(p) for p in policy.trainable()])
+
+
+@pytest.mark.parametrize("algorithm", [{}, {"beta": 0.1}, {"entropy_weight": 0.1}])
+def test_all_left_out_leaves_the_weights(policy, world, prompts, algorithm):
+    of = learner(policy, world, algorithm={"overlong": "mask", **algorithm})
+    batch = batch_of(of, prompts)
+    nothing = replace(batch, estimate=replace(batch.estimate, kept=torch.zeros(4, 3, dtype=torch.bool)))
+    before = [parameter.clone() for parameter in policy.trainable()]
+    metrics = update(of, nothing, step=0)
+    assert metrics["policy/grad_norm"] == 0
+    assert metrics["group/skipped_frac"] == 1
+    assert all(torch.equal(one, other) for one, other in zip(before, policy.trainable(), strict=True))
+
+
+@pytest.mark.parametrize("preset", ["gspo", "gmpo", "cispo", "sapo"])
+def test_packing_changes_nothing_for_ratios_of_sequences(policy, world, prompts, gradients, preset):
+    """Second of two updates, where ratios differ from 1: a completion is never torn, so its mean ratio is whole."""
+    train = {"updates_per_rollout": 2, "optim": {"lr": 1e-2, "max_grad_norm": 1e6}}
+    for tokens in (10000, 30):
+        of = learner(fresh(policy), world, train={**train, "micro_batch_tokens": tokens}, algorithm={"preset": preset})
+        update(of, batch_of(of, prompts), step=0)
+    # Adam's first step turns rounding in tiny gradients into rounding of its full size; what counts is the whole.
+    torn, whole = (torch.cat([gradient.reshape(-1) for gradient in gradients[number]]) for number in (3, 1))
+    assert float(whole.norm()) > 0
+    assert float((torn - whole).norm() / whole.norm()) < 1e-3
