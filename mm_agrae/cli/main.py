@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from mm_agrae.cli.lab import lab_app
 from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ data_app = typer.Typer(help="Make and look at data sets.", no_args_is_help=True)
 model_app = typer.Typer(help="Make models.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
+app.add_typer(lab_app, name="lab")
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe: a YAML file, see configs/.")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Settings that differ, as dotted.key=value.")]  # noqa: UP045
@@ -65,6 +67,19 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     from mm_agrae.report.render import write_report
 
     _say(f"report: {write_report(run)}")
+
+
+@app.command()
+def compare(
+    matrix: Annotated[Path, typer.Argument(help="Matrix of algorithms and seeds: a YAML file, see configs/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison: a run directory per cell, and the table.")],
+    jobs: Annotated[int, typer.Option(help="Runs side by side; they share the cores.", min=1)] = 1,
+    table_only: Annotated[bool, typer.Option("--table-only", help="Run nothing; tabulate what is there.")] = False,
+) -> None:
+    """Compare algorithms over seeds: runs every cell that is not finished, then writes the table with intervals."""
+    from mm_agrae.cli.compare import compare as run_comparison
+
+    run_comparison(matrix, out, jobs, table_only)
 
 
 @data_app.command()
