@@ -1,0 +1,141 @@
+"""Finished cells -> means, paired differences, wins, and the texts that show them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_cells import finish, matrix
+
+from mm_agrae.lab.compare import Comparison, compare
+from mm_agrae.lab.compare_cells import cells, read_result
+from mm_agrae.lab.compare_page import after_table, difference_table, markdown, write_comparison
+from mm_agrae.lab.compare_statistics import Wins
+from mm_agrae.report.page import Badge
+
+PASS, TRUNCATED = "eval/held_out/pass@1", "eval/held_out/truncated"
+# pass@1 by seed. The baseline varies far more than the difference does.
+GRPO, AGRAE = {0: 0.2, 1: 0.4, 2: 0.6}, {0: 0.3, 1: 0.5, 2: 0.71}
+
+
+def comparison(
+    folder: Path, values: dict[str, dict[int, float]], *, seeds: tuple[int, ...] = (0, 1, 2), before: float = 0.25
+) -> Comparison:
+    asked = matrix(folder, seeds=seeds)
+    done = [cell for cell in cells(asked, folder / "out") if cell.seed in values.get(cell.algorithm, {})]
+    for cell in done:
+        correct = (2, 1, 0) if cell.algorithm == "GRPO" else (2, 2, 1)
+        start = before if cell.algorithm == "GRPO" else 0.25
+        finish(cell, after=values[cell.algorithm][cell.seed], before=start, correct=correct)
+    return compare(asked, [read_result(cell) for cell in done], missing=["GRPO seed 9 was not run."])
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Comparison:
+    return comparison(tmp_path, {"GRPO": GRPO, "GRPO+A-GRAE": AGRAE})
+
+
+def test_rows_are_means_over_seeds(full: Comparison) -> None:
+    row = full.rows[0]
+    # 0.2, 0.4, 0.6: mean 0.4, s = 0.2, half width 4.302653 · 0.2 / sqrt(3) = 0.496828.
+    assert row.after[PASS].mean == pytest.approx(0.4)
+    assert row.after[PASS].half_width == pytest.approx(0.496828, abs=1e-6)
+    assert row.before[PASS].mean == 0.25
+    assert (row.seeds, row.seconds) == ((0, 1, 2), 34.0)
+
+
+def test_differences_are_paired_by_seed(full: Comparison) -> None:
+    (difference,) = full.differences
+    assert (difference.algorithm, difference.other) == ("GRPO+A-GRAE", "GRPO")
+    # 0.1, 0.1, 0.11: mean 0.103333, s = 0.005774, half width 4.302653 · 0.005774 / sqrt(3) = 0.014342;
+    # unpaired, the rows' own half widths of 0.5 would drown it.
+    found = difference.metrics[PASS]
+    assert found.mean == pytest.approx(0.103333, abs=1e-6)
+    assert found.half_width == pytest.approx(0.014342, abs=1e-6)
+    assert found.excludes_zero
+    # Fewer truncated completions are better: the same three seeds win, with a negative difference.
+    assert difference.seed_wins == {PASS: Wins(3, 0, 0), TRUNCATED: Wins(3, 0, 0)}
+    assert difference.metrics[TRUNCATED].mean == pytest.approx(-0.103333, abs=1e-6)
+    # Per seed: 2 = 2, 2 > 1, 1 > 0.
+    assert difference.problem_wins == {"held_out": Wins(6, 3, 0)}
+    assert (full.num_intervals, full.num_excluding_zero) == (2, 2)
+
+
+def test_only_seeds_that_both_finished_are_paired(tmp_path: Path) -> None:
+    part = comparison(tmp_path, {"GRPO": GRPO, "GRPO+A-GRAE": {1: 0.5}})
+    (difference,) = part.differences
+    assert difference.seeds == (1,)
+    assert difference.metrics[PASS].mean == pytest.approx(0.1)
+    assert difference.metrics[PASS].half_width is None
+    assert part.num_intervals == 0
+    assert [row.seeds for row in part.rows] == [(0, 1, 2), (1,)]
+
+
+def test_curves_are_means_at_shared_steps(full: Comparison) -> None:
+    assert full.rows[0].curves["reward/batch_accuracy"] == {1: 0.5, 2: pytest.approx(0.4)}
+    assert full.rows[0].curves["policy/entropy_nats"] == {2: pytest.approx(0.3)}
+    assert full.rows[0].curves["group/mixed_frac"] == {}
+
+
+def test_a_start_that_all_share_is_one_row(full: Comparison) -> None:
+    rows = after_table(full).rows
+    assert [row[0] for row in rows] == ["before training", "GRPO", "GRPO+A-GRAE"]
+    assert rows[0][2] == "0.250 ± 0.000"
+    assert rows[1] == ["GRPO", "3", "0.400 ± 0.497", "0.600 ± 0.497", "34 s"]
+
+
+def test_starts_that_differ_have_rows_of_their_own(tmp_path: Path) -> None:
+    rows = after_table(comparison(tmp_path, {"GRPO": GRPO, "GRPO+A-GRAE": AGRAE}, before=0.3)).rows
+    assert [row[0] for row in rows] == ["GRPO, before", "GRPO", "GRPO+A-GRAE, before", "GRPO+A-GRAE"]
+    assert (rows[0][2], rows[2][2]) == ("0.300 ± 0.000", "0.250 ± 0.000")
+
+
+def test_a_difference_is_judged_only_where_its_interval_excludes_zero(full: Comparison, tmp_path: Path) -> None:
+    assert difference_table(full).rows[0][2:] == [
+        Badge("+0.103 ± 0.014 (3/0/0)", "good"),
+        Badge("-0.103 ± 0.014 (3/0/0)", "good"),
+        "6/3/0",
+    ]
+    (tmp_path / "worse").mkdir()
+    worse = comparison(tmp_path / "worse", {"GRPO": AGRAE, "GRPO+A-GRAE": GRPO})
+    assert difference_table(worse).rows[0][2] == Badge("-0.103 ± 0.014 (0/0/3)", "bad")
+    (tmp_path / "noisy").mkdir()
+    noisy = comparison(tmp_path / "noisy", {"GRPO": GRPO, "GRPO+A-GRAE": {0: 0.6, 1: 0.4, 2: 0.21}})
+    assert difference_table(noisy).rows[0][2] == "+0.003 ± 0.981 (1/1/1)"
+
+
+def test_markdown_holds_the_tables_and_says_how_often_it_looked(full: Comparison) -> None:
+    text = markdown(full)
+    assert "| GRPO | 3 | 0.400 ± 0.497 | 0.600 ± 0.497 | 34 s |" in text
+    assert "| GRPO+A-GRAE − GRPO | 3 | **+0.103 ± 0.014 (3/0/0)** |" in text
+    assert '| GRPO+A-GRAE | algorithm={"preset": "grpo", "weighting": ["agrae"]} |' in text
+    assert "2 of 2 intervals exclude 0; if nothing differed, about 0.1 would by chance" in text
+    assert "GRPO seed 9 was not run." in text
+    assert "2 algorithms, 3 seeds each (0, 1, 2)" in text
+
+
+def test_one_seed_says_that_there_is_no_interval(tmp_path: Path) -> None:
+    text = markdown(comparison(tmp_path, {"GRPO": GRPO, "GRPO+A-GRAE": AGRAE}, seeds=(0,)))
+    assert "One seed: there is no interval" in text
+    assert "| GRPO | 1 | 0.200 | 0.800 | 34 s |" in text
+    assert "exclude 0" not in text
+
+
+def test_files_are_written_also_when_nothing_is_finished(tmp_path: Path) -> None:
+    paths = write_comparison(comparison(tmp_path, {}), tmp_path / "out")
+    assert [path.name for path in paths] == ["comparison.md", "comparison.html", "comparison.json"]
+    assert "| GRPO | 0 | – | – | – |" in paths[0].read_text(encoding="utf-8")
+
+
+def test_the_page_and_the_file_of_figures(full: Comparison, tmp_path: Path) -> None:
+    _, page, figures = write_comparison(full, tmp_path / "out")
+    html = page.read_text(encoding="utf-8")
+    # One chart of bars; two curves of the one pair, the third metric was not logged.
+    assert html.count("<svg") == 3
+    assert "+0.103 ± 0.014 (3/0/0)" in html
+    values = json.loads(figures.read_text(encoding="utf-8"))
+    assert values["level"] == 0.95
+    assert values["rows"][0]["after"][PASS]["mean"] == pytest.approx(0.4)
+    assert values["differences"][0]["seed_wins"][PASS] == {"wins": 3, "ties": 0, "losses": 0}
+    assert values["num_intervals"] == 2
