@@ -49,7 +49,7 @@ def group(
         ValueError: If G < 2, the shapes differ, a reward is infinite, std_eps is out of range or std is unknown.
     """
     deviations, scored = _deviations(rewards, correct)
-    return _scaled(deviations, scored, std, std_eps)
+    return _scaled(deviations, scored, std, std_eps).to(torch.float32)
 
 
 def leave_one_out(
@@ -63,11 +63,13 @@ def leave_one_out(
 
     A[p, g] = r[p, g] - mean of the others = n / (n - 1) · (r[p, g] - mean_g r[p])     RLOO, arXiv 2402.14740
 
-    n is the number of scored rollouts of the group. Args, Returns and Raises as `group`, whose scale may follow.
+    n is the number of scored rollouts of the group. The scale is that of `group`, so that the result is n / (n - 1)
+    times its result whatever the std. Args, Returns and Raises as there.
     """
     deviations, scored = _deviations(rewards, correct)
     num_scored = scored.sum(dim=1, keepdim=True)
-    return _scaled(deviations * (num_scored / (num_scored - 1).clamp(min=1)), scored, std, std_eps)
+    scaled = _scaled(deviations, scored, std, std_eps)
+    return (scaled * (num_scored / (num_scored - 1).clamp(min=1))).to(torch.float32)
 
 
 def signed(
@@ -122,7 +124,7 @@ def _scaled(deviations: Tensor, scored: Tensor, std: Std, std_eps: float) -> Ten
     if not 0 <= std_eps < float("inf"):
         raise ValueError(f"std_eps is {std_eps}, but must be finite and 0 or more. Set algorithm.std_eps.")
     if std == "none":
-        return deviations.to(torch.float32)
+        return deviations
     squares = deviations.square()
     if std == "batch":
         spread = (squares.sum() / scored.sum().clamp(min=1)).sqrt()
@@ -131,7 +133,7 @@ def _scaled(deviations: Tensor, scored: Tensor, std: Std, std_eps: float) -> Ten
         spread = (squares.sum(dim=1, keepdim=True) / divisor.clamp(min=1)).sqrt()
     scale = spread + std_eps
     # Deviations that are all 0 have scale 0 when std_eps is 0; whatever they are divided by, they stay 0.
-    return (deviations / torch.where(scale > 0, scale, 1.0)).to(torch.float32)
+    return deviations / torch.where(scale > 0, scale, 1.0)
 
 
 ADVANTAGES: dict[str, Callable[..., Tensor]] = {"group": group, "leave_one_out": leave_one_out, "none": signed}
