@@ -1,44 +1,25 @@
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_agrae.algorithms.advantages import dr_grpo, grpo
-from mm_agrae.algorithms.agrae import BASE_STD, WEIGHTINGS, agrae
-from mm_agrae.algorithms.groups import batch_accuracy, scored_flags
+from mm_agrae.algorithms import WEIGHTINGS
+from mm_agrae.algorithms.advantages import group
+from mm_agrae.algorithms.agrae import agrae, agrae_group_level, agrae_sample_level
+from mm_agrae.algorithms.groups import scored_flags
 
 DRAWN = settings(max_examples=40, deadline=None)
-GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "agrae.json").read_text())
+LEVELS = pytest.mark.parametrize("level", [agrae, agrae_sample_level, agrae_group_level])
 
 
 def flags_of(num_correct, size):
     return torch.tensor([[True] * num_correct + [False] * (size - num_correct)])
 
 
-def base(correct, variant="paper"):
-    std, eps = BASE_STD[variant]
-    return grpo(correct.float(), correct, std=std, eps=eps)
-
-
-@pytest.mark.parametrize("case", GOLDEN["cases"])
-def test_golden(case):
-    correct = torch.tensor(case["correct"], dtype=torch.bool)
-    rewards, omega = correct.float(), batch_accuracy(correct)
-    code = case["authors_code_alpha_1"]
-    no_std = dr_grpo(rewards, correct)
-    for actual, expected in (
-        (base(correct, "code"), code["grpo_std"]),
-        (agrae(base(correct, "code"), correct, batch_accuracy=omega, alpha=1.0, variant="code"), code["agrae_std"]),
-        (no_std, code["dr_grpo"]),
-        (agrae(no_std, correct, batch_accuracy=omega, alpha=1.0, variant="code"), code["agrae_no_std"]),
-        (agrae(base(correct), correct, batch_accuracy=omega, alpha=1.0), case["paper_alpha_1"]),
-        (agrae(base(correct), correct, batch_accuracy=omega, alpha=0.5), case["paper_alpha_0.5"]),
-    ):
-        torch.testing.assert_close(actual, torch.tensor(expected), atol=GOLDEN["tolerance"], rtol=0)
+def base(correct):
+    return group(correct.float(), correct)
 
 
 def test_worked_example():
@@ -117,8 +98,22 @@ def test_each_level_acts_alone():
     assert torch.equal(neither, advantages)
     group_only = agrae(advantages, correct, batch_accuracy=0.5, alpha=1.0, sample_level=False)
     torch.testing.assert_close(group_only, torch.where(advantages > 0, advantages / 2, advantages))
+    assert torch.equal(agrae_group_level(advantages, correct, batch_accuracy=0.5, alpha=1.0), group_only)
     sample_only = agrae(advantages, correct, batch_accuracy=0.5, group_level=False)
     torch.testing.assert_close(sample_only / advantages, torch.full((1, 4), 0.5 + 0.5 / math.sqrt(3)))
+    assert torch.equal(agrae_sample_level(advantages, correct, batch_accuracy=0.5), sample_only)
+    of_code = agrae(advantages, correct, batch_accuracy=0.5, group_level=False, variant="code")
+    assert torch.equal(agrae_sample_level(advantages, correct, batch_accuracy=0.5, variant="code"), of_code)
+    assert not torch.equal(of_code, sample_only)
+
+
+def test_the_levels_in_turn_are_the_whole():
+    correct = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    for variant in ("paper", "code"):
+        shifted = agrae_sample_level(base(correct), correct, batch_accuracy=0.3, variant=variant)
+        in_turn = agrae_group_level(shifted, correct, batch_accuracy=0.3, alpha=0.7)
+        whole = agrae(base(correct), correct, batch_accuracy=0.3, alpha=0.7, variant=variant)
+        torch.testing.assert_close(in_turn, whole)
 
 
 @DRAWN
@@ -150,19 +145,38 @@ def test_groups_of_equal_flags_have_no_difficulty_weight(variant):
     assert torch.equal(agrae(advantages, correct, batch_accuracy=1.0, variant=variant), advantages)
 
 
+def test_groups_of_equal_flags_obey_the_group_level():
+    """Eq. 13 knows no groups: positives of a base without a baseline are held back wherever they stand."""
+    correct = torch.tensor([[True, True], [False, False], [True, False]])
+    advantages = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+    held_back = agrae_group_level(advantages, correct, batch_accuracy=0.25, alpha=0.5)
+    assert held_back.tolist() == [[0.5, 0.5], [-1.0, -1.0], [0.5, -1.0]]
+
+
+@LEVELS
+def test_a_group_without_a_score_stays_finite(level):
+    flags = torch.tensor([[math.nan] * 2, [1.0, 0.0]])
+    assert level(torch.zeros(2, 2), flags, batch_accuracy=0.5).tolist() == [[0.0, 0.0]] * 2
+    assert level(torch.ones(2, 2), flags, batch_accuracy=0.5)[0].tolist() == [1.0, 1.0]
+
+
 def test_an_unscored_rollout_changes_nothing_for_its_group():
     rewards = torch.tensor([[1.0, math.nan, 0.0, 0.0]])
     correct = torch.tensor([[True, False, False, False]])
     kept = [0, 2, 3]
-    with_it = agrae(grpo(rewards, correct), scored_flags(correct, rewards), batch_accuracy=0.4)
-    without = agrae(grpo(rewards[:, kept], correct[:, kept]), correct[:, kept], batch_accuracy=0.4)
+    with_it = agrae(group(rewards, correct), scored_flags(correct, rewards), batch_accuracy=0.4)
+    without = agrae(group(rewards[:, kept], correct[:, kept]), correct[:, kept], batch_accuracy=0.4)
     assert with_it[0, 1] == 0
     assert torch.equal(with_it[:, kept], without)
 
 
 def test_names():
-    assert {"agrae": agrae} == WEIGHTINGS
-    assert BASE_STD == {"paper": ("biased", 0.0), "code": ("unbiased", 1e-6)}
+    of_agrae = {name: function for name, function in WEIGHTINGS.items() if name.startswith("agrae")}
+    assert of_agrae == {
+        "agrae": agrae,
+        "agrae_sample_level": agrae_sample_level,
+        "agrae_group_level": agrae_group_level,
+    }
 
 
 @pytest.mark.parametrize(
@@ -170,7 +184,8 @@ def test_names():
     [
         ({"batch_accuracy": 1.5}, r"batch_accuracy is 1\.5, but must be in \[0, 1\]"),
         ({"batch_accuracy": math.nan}, r"batch_accuracy is nan, but must be in \[0, 1\]"),
-        ({"alpha": 0.0}, r"alpha is 0\.0, but must be above 0\. Set algorithm\.agrae\.alpha"),
+        ({"alpha": 0.0}, r"alpha is 0\.0, but must be finite and above 0\. Set algorithm\.agrae\.alpha"),
+        ({"alpha": math.inf}, "alpha is inf"),
         ({"variant": "published"}, r'variant is "published", but must be "paper" or "code"'),
     ],
 )
@@ -179,6 +194,9 @@ def test_errors(setting, message):
         agrae(torch.zeros(1, 2), flags_of(1, 2), **{"batch_accuracy": 0.5, **setting})
 
 
-def test_group_of_one():
+@LEVELS
+def test_matrices_that_are_no_groups_are_refused(level):
     with pytest.raises(ValueError, match=r"group size is 1, .* Set rollout\.group_size to 2 or more\."):
-        agrae(torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool), batch_accuracy=0.5)
+        level(torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool), batch_accuracy=0.5)
+    with pytest.raises(ValueError, match=r"shapes are \[2, 3\] and \[2, 2\]"):
+        level(torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.bool), batch_accuracy=0.5)
