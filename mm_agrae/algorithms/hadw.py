@@ -6,8 +6,8 @@ accuracies lets one expect.
     Φ = λ · exp(C - p) where A > 0,   λ · exp(p - C) where A < 0,   A* = A · Φ
 
 This is the paper's λ · exp(-sgn(A) · sgn(p - C) · |p - C|) without its branches. It is a reweighting heuristic and no
-unbiased estimator: with λ = 1.3, G = 8 and p = 0.1 the bias of a correct rollout's advantage turns from -0.112 into
-+0.488.
+unbiased estimator: with λ = 1.3, C = 0.5, G = 8 and a chance of success of 0.1, the bias of a correct rollout's advantage
+r - p turns from -0.112 into +0.488.
 
 The anchor is an immutable value: each rule takes the state and the accuracy of the batch, and returns the anchor to use
 with this batch and the next state. Accuracies are those of the global batch before any filtering.
@@ -16,6 +16,7 @@ with this batch and the next state. Accuracies are those of the global batch bef
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -116,9 +117,8 @@ def anchor_soft(
     if not state.history:
         return batch_accuracy, AnchorState(history=(batch_accuracy,))
     beliefs = state.history[-memory:]
-    mean = math.fsum(beliefs) / len(beliefs)
-    spread = math.sqrt(math.fsum((belief - mean) ** 2 for belief in beliefs) / len(beliefs))
-    rate = min(1.0, max(eta_min, eta * spread))
+    # Exact arithmetic: rounding would give equal beliefs a spread of 1e-17, which a large eta soon turns into a motion.
+    rate = min(1.0, max(eta_min, eta * statistics.pstdev(beliefs)))
     prior = beliefs[-1]
     return prior, AnchorState(history=(*beliefs, (1 - rate) * prior + rate * batch_accuracy)[-memory:])
 
