@@ -6,8 +6,8 @@ accuracies lets one expect.
     Φ = λ · exp(C - p) where A > 0,   λ · exp(p - C) where A < 0,   A* = A · Φ
 
 This is the paper's λ · exp(-sgn(A) · sgn(p - C) · |p - C|) without its branches. It is a reweighting heuristic and no
-unbiased estimator: with λ = 1.3, C = 0.5, G = 8 and a chance of success of 0.1, the bias of a correct rollout's advantage
-r - p turns from -0.112 into +0.488.
+unbiased estimator: with λ = 1.3, C = 0.5, G = 8 and a chance of success of 0.1, the bias of a correct rollout's
+advantage r - p turns from -0.112 into +0.488.
 
 The anchor is an immutable value: each rule takes the state and the accuracy of the batch, and returns the anchor to use
 with this batch and the next state. Accuracies are those of the global batch before any filtering.
