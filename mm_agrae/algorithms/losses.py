@@ -121,7 +121,8 @@ def cispo(tokens: Tokens, *, ratio: Ratio = "token") -> TokenLoss:
     log_ratio = log_ratios(tokens.logprobs, tokens.old_logprobs, tokens.sequences, ratio=ratio).detach()
     raw = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
     capped = torch.minimum(raw, tokens.high)
-    return _unclipped(-capped * tokens.advantages * tokens.logprobs, raw, clipped_high=raw > tokens.high)
+    clipped_high = (raw > tokens.high) & (tokens.advantages != 0)
+    return _unclipped(-capped * tokens.advantages * tokens.logprobs, raw, clipped_high=clipped_high)
 
 
 def sapo(tokens: Tokens, *, ratio: Ratio = "token", tau_positive: float = 1.0, tau_negative: float = 1.05) -> TokenLoss:
