@@ -6,6 +6,7 @@
 #   JOBS=8 bash scripts/compare_gym.sh       more of them
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # another number of threads rounds differently
 recipe=configs/comparison_gym.yaml
 for seed in 0 1 2; do
   work="runs/comparison/seed$seed"
@@ -14,7 +15,7 @@ for seed in 0 1 2; do
     mm-agrae data gym --out "$work/data" --families charts/tallest_bar,charts/red_bar --size 64 --num 12000 \
       --held-out 256 --seed "$seed"
     mm-agrae model tiny --out "$work/model" --data "$work/data" --architecture qwen2_5_vl --seed "$seed"
-    OMP_NUM_THREADS=1 mm-agrae sft "$recipe" "seed=$seed" "model.path=$work/model" "data.train.path=$work/data" \
+    mm-agrae sft "$recipe" "seed=$seed" "model.path=$work/model" "data.train.path=$work/data" \
       "data.eval.held_out.path=$work/data" --out "$work/warm_start"
   fi
 done

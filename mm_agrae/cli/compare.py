@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -32,15 +32,20 @@ POLL_S = 0.2
 STOP_S = 60.0
 
 
-def compare(
-    matrix: Annotated[Path, typer.Argument(help="Matrix: a YAML file, see configs/comparisons/.")],
-    out: Annotated[Path, typer.Option(help="Folder of the comparison: a run directory per cell, and the table.")],
-    jobs: Annotated[int, typer.Option(help="Runs side by side; they share the cores.", min=1)] = 1,
-    table_only: Annotated[
-        bool, typer.Option("--table-only", help="Run nothing; make the table of what is there.")
-    ] = False,
-) -> None:
-    """Compare algorithms over seeds: runs every cell that is not finished, then writes the table with intervals."""
+def compare(matrix: Path, out: Path, jobs: int, table_only: bool) -> None:
+    """Run every cell that is not finished, then write the table.
+
+    Args:
+        matrix: The matrix file.
+        out: Folder of the comparison: a run directory per cell, and the table.
+        jobs: Runs side by side; they share the cores, unless OMP_NUM_THREADS says how many threads each has.
+        table_only: Run nothing; make the table of what is there.
+
+    Raises:
+        ConfigError: The matrix or a cell's settings do not fit.
+        CheckpointError: A cell was made under another configuration, or another comparison holds the folder.
+        typer.Exit: With 1 where a cell is missing after the runs, with 130 after an interrupt.
+    """
     asked = load_matrix(matrix)
     found = cells(asked, out)
     # All of them before the first run: a folder of another configuration is told now and not after an hour.
@@ -112,14 +117,15 @@ def start(cell: Cell, *, jobs: int, lock: int) -> subprocess.Popen[bytes]:
         shutil.rmtree(cell.run.path, ignore_errors=True)
     cell.failure.unlink(missing_ok=True)
     cell.log.parent.mkdir(parents=True, exist_ok=True)
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    # Another number of threads rounds differently, so whoever sets it decides.
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
     with cell.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "mm_agrae.cli.main", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"},
+            env={**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"},
             # A key press in the terminal reaches this program alone, which then stops each run once.
             start_new_session=True,
             pass_fds=[lock],
