@@ -1,5 +1,6 @@
 """The library agrees with the equations on drawn inputs, rollouts without a reward among them."""
 
+import json
 import math
 
 import pytest
@@ -24,6 +25,8 @@ from hypothesis import strategies as st
 
 from mm_agrae.algorithms import ADVANTAGES, ANCHORS, WEIGHTINGS, AnchorState
 from mm_agrae.algorithms.groups import batch_accuracy, is_mixed, success_rate
+from mm_agrae.config.algorithm import AlgorithmConfig
+from mm_agrae.estimator import START, EstimatorState, Outcomes, assemble, estimate
 
 DRAWN = settings(max_examples=60, deadline=None)
 REWARDS = st.one_of(st.sampled_from([0.0, 0.1, 0.9, 1.0]), st.floats(-5, 5, width=32), st.none())
@@ -139,6 +142,26 @@ def test_hadw_code_form_is_the_authors_function(batches):
         anchor, state = ANCHORS["window"](state, batch_accuracy(flags), window=10, include_current=True)
         base = ADVANTAGES["group"](flags.float(), flags, std="unbiased", std_eps=1e-6)
         assert_rows_close(WEIGHTINGS["hadw"](base, flags, anchor=anchor, scale=1.5), rows, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", ["agrae", "hadw"])
+@DRAWN
+@given(st.integers(2, 9).flatmap(drawn_run))
+def test_recipes_of_the_code_are_the_authors_functions(name, batches):
+    """By way of names and numbers, with the state going through a file between the batches."""
+    numbers = {"agrae": {"variant": "code", "alpha": 1.0}, "hadw": {"variant": "code"}}[name]
+    config = AlgorithmConfig.model_validate({"weighting": [name], name: numbers})
+    algorithm, state = assemble(config, max_completion_tokens=8), START
+    runs = [[[float(c) for c in group] for group in batch] for batch in batches]
+    expected = hadw_authors(runs) if name == "hadw" else [agrae_authors(batch, divide_by_std=True) for batch in runs]
+    for batch, rows in zip(batches, expected, strict=True):
+        flags = torch.tensor(batch)
+        outcomes = Outcomes(
+            rewards=flags.float(), correct=flags, lengths=flags.long(), truncated=torch.zeros_like(flags)
+        )
+        found, state = estimate(algorithm, state, outcomes, batch_accuracy=batch_accuracy(flags))
+        state = EstimatorState.from_json(json.loads(json.dumps(state.to_json())))
+        assert_rows_close(found.advantages, rows, tolerance=1e-6)
 
 
 def anchors_of_run(name, accuracies, **numbers):
