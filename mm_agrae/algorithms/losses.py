@@ -97,8 +97,7 @@ def clip(
         bounded = torch.where(clipped_dual, dual_clip, bounded)
     if ratio == "geometric_mean":
         # The log of a bound that does not act may be infinite, but where() never picks it.
-        limit = torch.where(clipped_low, tokens.low.log(), torch.where(clipped_high, tokens.high.log(), 0.0))
-        logs = torch.where(clipped_low | clipped_high, limit, log_ratio)
+        logs = torch.where(clipped_low, tokens.low.log(), torch.where(clipped_high, tokens.high.log(), log_ratio))
         bounded = sequence_mean_of(logs, tokens.sequences).clamp(max=MAX_LOG_RATIO).exp()
     return TokenLoss(
         loss=-bounded * tokens.advantages,
