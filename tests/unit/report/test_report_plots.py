@@ -71,7 +71,7 @@ def test_axes_are_named_and_ticks_whole_only_for_whole_steps():
     named = texts(line_chart([rates], slug="a", title="t", x_label="success rate", y_label="weight"))
     assert {"success rate", "weight"} < set(named)
     assert "step" not in named
-    assert "0.5" in named
+    assert "0.6" in named
 
 
 def test_bars_are_well_formed_grouped_and_carry_their_intervals():
