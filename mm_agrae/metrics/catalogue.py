@@ -54,6 +54,7 @@ _METRICS = (
     Metric("advantage/abs_mean", "mean |A| over the step's rollouts", "", "none"),
     Metric("advantage/anchor", "accuracy that HA-DW expects of the batch", "fraction", "none"),
     Metric("rollout/sampling_rounds", "rounds of sampling until the step had its groups", "rounds", "down"),
+    Metric("rollout/missing_groups", "groups of the update without both correct and wrong rollouts", "groups", "down"),
     Metric("rollout/importance_mean", "mean weight per token for the engine's other probabilities", "", "none"),
     Metric("rollout/length_mean_tokens", "mean completion length", "tokens", "none"),
     Metric("rollout/length_max_tokens", "longest completion", "tokens", "none"),

@@ -43,6 +43,7 @@ class Experience:
         metrics |= verdict_metrics(facts.statuses)
         metrics |= estimate_metrics(found.advantages, found.bounds.low, found.bounds.high)
         metrics["rollout/sampling_rounds"] = float(self.sampled.rounds)
+        metrics["rollout/missing_groups"] = float(self.sampled.num_missing)
         metrics["reward/overlong_mean"] = float((found.rewards - facts.rewards[self.sampled.kept]).nanmean())
         if found.anchor is not None:
             metrics["advantage/anchor"] = found.anchor

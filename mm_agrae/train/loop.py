@@ -54,10 +54,11 @@ def train(session: Session, parts: Parts) -> None:
     progress = Progress(session.log, config.train.num_steps)
     if session.step == 0:
         session.record(_measure(parts, session))
-    checkpoint_s = 0.0
+    checkpoint_s, told_shortage = 0.0, False
     while session.step < config.train.num_steps:
         started = time.perf_counter()
         sampled = _sample(session, parts, draw, feed, learner.algorithm.max_sampling_rounds)
+        told_shortage = _tell_shortage(session, sampled, told=told_shortage)
         batch, estimator = experience(sampled, learner.algorithm, session.estimator)
         outcome = update(learner, batch, step=session.step)
         session.step, session.cursor, session.estimator = session.step + 1, sampled.cursor, estimator
@@ -104,21 +105,27 @@ def _reference(config: RunConfig, policy: Policy) -> Policy | None:
 
 
 def _sample(session: Session, parts: Parts, draw: Draw, feed: Feed, max_rounds: int) -> Sampled:
-    """The groups of the step, with a word when sampling again did not find enough that can teach."""
+    """The groups of the step."""
     count = session.config.rollout.num_prompts
 
     def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
         prompts, cursor = session.take(draw, feed.render, cursor)
         return _roll_out(session, parts, prompts, first_place=number * count), cursor
 
-    sampled = sample_groups(harvest, session.world, count=count, max_rounds=max_rounds, cursor=session.cursor)
-    if max_rounds > 1 and sampled.num_mixed < count:
-        session.log(
-            f"step {session.step + 1}: after {sampled.rounds} rounds of sampling {sampled.num_mixed} of {count} groups "
-            "have both correct and wrong answers; the step goes on with groups that teach nothing in place of the "
-            "others. Raise algorithm.max_sampling_rounds, or take problems that suit the model."
-        )
-    return sampled
+    return sample_groups(harvest, session.world, count=count, max_rounds=max_rounds, cursor=session.cursor)
+
+
+def _tell_shortage(session: Session, sampled: Sampled, *, told: bool) -> bool:
+    """Say, the first time only, that sampling again did not find enough groups that can teach; whether it was said."""
+    missing, count = sampled.num_missing, session.config.rollout.num_prompts
+    if told or not session.config.algorithm.dynamic_sampling or missing == 0:
+        return told
+    session.log(
+        f"step {session.step + 1}: after {sampled.rounds} rounds of sampling {count - missing} of {count} groups have "
+        "both correct and wrong answers; groups that teach nothing fill the step. Raise "
+        "algorithm.max_sampling_rounds, or take problems that suit the model. Said once: rollout/missing_groups counts."
+    )
+    return True
 
 
 def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt], *, first_place: int) -> Harvest:

@@ -45,7 +45,7 @@ class Sampled:
     Attributes:
         facts: Of all S groups.
         kept: [P] ascending numbers of the groups that are learnt from.
-        num_mixed: Groups among all S with both correct and wrong rollouts.
+        num_missing: Groups among the kept ones without both correct and wrong rollouts.
         groups: This rank's groups among the kept ones.
         rows: Their places in `kept`.
         rounds: Rounds it took.
@@ -55,7 +55,7 @@ class Sampled:
 
     facts: Facts
     kept: list[int]
-    num_mixed: int
+    num_missing: int
     groups: list[RolloutGroup]
     rows: list[int]
     rounds: int
@@ -97,7 +97,7 @@ def sample_groups(
     return Sampled(
         facts=gathered,
         kept=kept,
-        num_mixed=len(mixed),
+        num_missing=max(0, count - len(mixed)),
         groups=[mine[index] for index in kept if index in mine],
         rows=[row for row, index in enumerate(kept) if index in mine],
         rounds=len(harvests),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import torch
 from test_experience import Ranks, group
 
 from mm_agrae.config.algorithm import AlgorithmConfig
@@ -63,7 +63,7 @@ def test_one_round_takes_what_comes() -> None:
     sampled = sample(ROUNDS, max_rounds=1)
     assert sampled.kept == [0, 1]
     assert names(sampled) == ["0.0", "0.1"]
-    assert (sampled.rounds, sampled.num_mixed, sampled.cursor) == (1, 1, Cursor(2))
+    assert (sampled.rounds, sampled.num_missing, sampled.cursor) == (1, 1, Cursor(2))
 
 
 def test_samples_again_until_all_are_mixed() -> None:
@@ -72,7 +72,7 @@ def test_samples_again_until_all_are_mixed() -> None:
     assert names(sampled) == ["0.0", "1.1"]
     assert sampled.kept == [0, 3]
     assert sampled.rows == [0, 1]
-    assert (sampled.rounds, sampled.cursor) == (2, Cursor(4))
+    assert (sampled.rounds, sampled.num_missing, sampled.cursor) == (2, 0, Cursor(4))
     assert (sampled.rollout_s, sampled.verify_s) == (2.0, 1.0)
     assert sampled.facts.correct.tolist() == [[True, False], [False, False], [True, True], [True, False]]
 
@@ -84,7 +84,7 @@ def test_surplus_groups_are_dropped_in_order() -> None:
 def test_the_bound_on_rounds_fills_the_step_with_what_there_is() -> None:
     sampled = sample([(0, 2), (2, 1), (0, 0)], max_rounds=3)
     assert sampled.rounds == 3
-    assert sampled.num_mixed == 1
+    assert sampled.num_missing == 1
     # The mixed group, and the first of the others to fill the step.
     assert names(sampled) == ["0.0", "1.1"]
 
@@ -124,7 +124,18 @@ def test_accuracy_and_anchor_count_what_was_dropped() -> None:
 
 
 def test_an_unscored_rollout_mixes_no_group() -> None:
-    sampled = sample([(1, 1)], max_rounds=1)
-    rewards = sampled.facts.rewards.clone()
-    rewards[0, 1] = math.nan
-    assert torch.isnan(sampled.facts.__class__(**{**vars(sampled.facts), "rewards": rewards}).flags[0, 1])
+    """One correct and one without a reward: nothing tells the two apart, so another group is sampled."""
+    half_scored = group([(1, 1, 0, 3), (0, 1, 0, 3)])
+    unscored = replace(half_scored.rollouts[1], reward=math.nan)
+    first = [replace(half_scored, rollouts=(half_scored.rollouts[0], unscored))]
+    rounds = [first, [group_of(1, "1.0")]]
+
+    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
+        return Harvest(groups=rounds[number], rollout_s=0.0, verify_s=0.0), cursor
+
+    class Alone(Ranks):
+        def collect(self, mine):
+            return list(mine)
+
+    sampled = sample_groups(harvest, Alone(0, 1, []), count=1, max_rounds=5, cursor=Cursor())  # type: ignore[arg-type]
+    assert (sampled.rounds, sampled.kept) == (2, [1])
