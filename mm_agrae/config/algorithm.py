@@ -6,12 +6,12 @@ change nothing in their combination are named by `AlgorithmConfig.idle_settings`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mm_agrae.config.presets import PRESETS
+from mm_agrae.config.consistency import contradictions, idle_settings
+from mm_agrae.config.presets import LOSS_BOUNDS, PRESETS
 from mm_agrae.config.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section
 
 Preset = Literal[
@@ -40,16 +40,7 @@ Weighting = Literal[
     "hard_focused",
     "easy_focused",
 ]
-# The bounds that each loss takes: (clip_low, clip_high) where a recipe names the loss and no bounds.
-LOSS_BOUNDS: dict[str, tuple[float | None, float | None]] = {
-    "clip": (0.2, 0.2),
-    "cispo": (None, 4.0),
-    "sapo": (None, None),
-    "reinforce": (None, None),
-}
-CODE_STD_EPS = 1e-6
-# How far an elastic region may stretch a half-width.
-MAX_STRETCH = 4.0
+CODE_EPS = 1e-6
 
 
 class AgraeConfig(Section):
@@ -208,46 +199,25 @@ class AlgorithmConfig(Section):
         filled = dict(PRESETS[name] if isinstance(name, str) and name in PRESETS else PRESETS["grpo"])
         loss, baseline = values.get("loss"), values.get("baseline")
         if isinstance(loss, str) and loss in LOSS_BOUNDS and loss != filled["loss"]:
-            filled["clip_low"], filled["clip_high"] = LOSS_BOUNDS[loss]
+            filled |= LOSS_BOUNDS[loss]
         if baseline == "none" and filled["baseline"] != "none":
             filled |= {"std": "none", "positive_weight": 1.0, "negative_weight": 1.0}
-        if filled["std"] == "biased" and _asks_for_code(values):
-            filled |= {"std": "unbiased", "std_eps": CODE_STD_EPS}
+        if baseline in ("group", "leave_one_out") and filled["baseline"] == "none":
+            filled |= {"std": "biased", "positive_weight": None, "negative_weight": None}
+        if "std" not in values and filled["std"] == "biased" and _asks_for_code(values):
+            filled |= {"std": "unbiased", "std_eps": CODE_EPS}
         return {**filled, **values}
 
     @model_validator(mode="after")
     def _means_something(self) -> AlgorithmConfig:
-        for problem in _contradictions(self):
+        problem = next(contradictions(self), None)
+        if problem:
             raise ValueError(problem)
         return self
 
     def idle_settings(self) -> list[str]:
         """Settings that were given and change nothing in this combination, each with the reason."""
-        used = {
-            "agrae": any(name.startswith("agrae") for name in self.weighting),
-            "hadw": "hadw" in self.weighting,
-            "ablation": any(name.endswith(("_dominant", "_focused")) for name in self.weighting),
-            "elastic": self.trust_region == "elastic",
-            "sapo": self.loss == "sapo",
-            "overlong_buffer_frac": self.overlong == "shape",
-            "max_sampling_rounds": self.dynamic_sampling,
-            "correction_level": self.correction != "off",
-            "correction_cap": self.correction != "off",
-        }
-        needs = {
-            "elastic": "trust_region elastic",
-            "sapo": "loss sapo",
-            "overlong_buffer_frac": "overlong shape",
-            "max_sampling_rounds": "dynamic_sampling",
-            "correction_level": "correction truncate or mask",
-            "correction_cap": "correction truncate or mask",
-        }
-        idle = [
-            f"algorithm.{name} is set but changes nothing without {needs.get(name, f'weighting [{name}]')}."
-            for name, is_used in used.items()
-            if name in self.model_fields_set and not is_used
-        ]
-        return idle + (list(_idle_anchor_settings(self.hadw)) if used["hadw"] else [])
+        return list(idle_settings(self))
 
 
 def _asks_for_code(values: dict) -> bool:
@@ -263,76 +233,3 @@ def _asks_for_code(values: dict) -> bool:
         or (name == "hadw" and variant("hadw") == "code")
         for name in weighting
     )
-
-
-def _contradictions(a: AlgorithmConfig) -> Iterator[str]:
-    """What makes this combination meaningless, in words, the first being told."""
-    parts = {"agrae_sample_level", "agrae_group_level"}
-    if len(set(a.weighting)) < len(a.weighting):
-        yield f"weighting is {list(a.weighting)}, but a weighting acts once. Remove the repetition."
-    if "agrae" in a.weighting and parts & set(a.weighting):
-        yield f"weighting is {list(a.weighting)}, but agrae already holds both of its levels. Remove the single level."
-    if a.preset == "grpo_lead" and "grpo_lead" not in a.weighting:
-        yield (
-            f"weighting is {list(a.weighting)}, which leaves out what preset grpo_lead stands for. Write "
-            f"{['grpo_lead', *a.weighting]}, or take preset grpo."
-        )
-    yield from _baseline_contradictions(a)
-    yield from _bound_contradictions(a)
-
-
-def _baseline_contradictions(a: AlgorithmConfig) -> Iterator[str]:
-    weights = (a.positive_weight, a.negative_weight)
-    if a.baseline == "none":
-        if None in weights or not any(weights):
-            yield (
-                f"positive_weight is {weights[0]} and negative_weight {weights[1]}, but without a baseline both are "
-                "needed and one must be above 0. Set them."
-            )
-        if a.std != "none":
-            yield f"std is {a.std!r}, but without a baseline there is no deviation to divide. Set std: none."
-        if a.dynamic_sampling:
-            yield (
-                "dynamic_sampling drops groups that are all correct or all wrong, but without a baseline those are "
-                "learnt from. Turn it off, or take a baseline."
-            )
-    elif weights != (None, None):
-        yield (
-            f"positive_weight is {weights[0]} and negative_weight {weights[1]}, but only baseline none takes them. "
-            "Leave them out."
-        )
-    if a.std == "none" and a.std_eps:
-        yield f"std_eps is {a.std_eps}, but std none divides by nothing. Leave it out."
-
-
-def _bound_contradictions(a: AlgorithmConfig) -> Iterator[str]:
-    reason = {
-        "sapo": "its soft gate stands in place of bounds",
-        "reinforce": "it has no ratio to bound",
-        "cispo": "it caps the ratio from above only",
-    }
-    bounds = {"clip_low": a.clip_low, "clip_high": a.clip_high}
-    for name, (value, usual) in zip(bounds, zip(bounds.values(), LOSS_BOUNDS[a.loss], strict=True), strict=True):
-        if value is not None and usual is None:
-            yield f"{name} is {value}, but loss {a.loss} takes no {name}: {reason[a.loss]}. Leave it out."
-        if value is None and usual is not None:
-            yield f"{name} is null, but loss {a.loss} needs it. Set it, for example to {usual}."
-    if a.trust_region == "elastic" and a.clip_high is None:
-        yield f"trust_region is elastic, but loss {a.loss} has no bounds to stretch: {reason[a.loss]}. Take fixed."
-    if a.ratio == "geometric_mean" and a.loss != "clip":
-        yield f"ratio geometric_mean clips tokens before it averages, so it needs loss clip, not {a.loss}."
-    if a.loss == "reinforce" and a.ratio != "token":
-        yield f"ratio is {a.ratio!r}, but loss reinforce has no ratio. Leave it at token."
-    if a.dual_clip is not None:
-        if a.loss != "clip" or a.ratio == "geometric_mean":
-            yield f"dual_clip goes with loss clip and a token or sequence ratio, not with {a.loss} and {a.ratio}."
-        highest = 1 + (a.clip_high or 0.0) * (MAX_STRETCH if a.trust_region == "elastic" else 1.0)
-        if a.dual_clip < highest:
-            yield f"dual_clip is {a.dual_clip}, but must not lie below the upper bound {highest:g}. Raise it."
-
-
-def _idle_anchor_settings(hadw: HadwConfig) -> Iterator[str]:
-    takes = {"window": {"window"}, "soft": {"eta", "eta_min", "memory"}, "fixed": {"value"}, "batch": set()}
-    for name in sorted(set().union(*takes.values()) - takes[hadw.anchor]):
-        if name in hadw.model_fields_set:
-            yield f"algorithm.hadw.{name} is set but changes nothing with anchor {hadw.anchor}."

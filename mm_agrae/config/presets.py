@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+# The bounds that each loss takes, filled in where a recipe names the loss and no bounds; None takes none.
+LOSS_BOUNDS: dict[str, dict[str, float | None]] = {
+    "clip": {"clip_low": 0.2, "clip_high": 0.2},
+    "cispo": {"clip_low": None, "clip_high": 4.0},
+    "sapo": {"clip_low": None, "clip_high": None},
+    "reinforce": {"clip_low": None, "clip_high": None},
+}
+
 # arXiv 2402.03300: normalise by the group's standard deviation, average tokens within a sequence first.
 _GRPO: dict[str, Any] = {
     "baseline": "group",
     "std": "biased",
     "ratio": "token",
     "loss": "clip",
-    "clip_low": 0.2,
-    "clip_high": 0.2,
+    **LOSS_BOUNDS["clip"],
     "aggregation": "sequence_mean",
     "overlong": "off",
     "dynamic_sampling": False,
@@ -30,9 +37,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # arXiv 2507.20673: log ratios bounded to 0.4 either way, then their geometric mean.
     "gmpo": _GRPO | {"ratio": "geometric_mean", "clip_low": 1 - math.exp(-0.4), "clip_high": math.exp(0.4) - 1},
     # arXiv 2506.13585: the ratio is a weight, capped at 5, and no token loses its gradient.
-    "cispo": _GRPO | {"loss": "cispo", "clip_low": None, "clip_high": 4.0, "aggregation": "token_mean"},
+    "cispo": _GRPO | LOSS_BOUNDS["cispo"] | {"loss": "cispo", "aggregation": "token_mean"},
     # arXiv 2511.20347: a soft gate in place of bounds.
-    "sapo": _GRPO | {"loss": "sapo", "clip_low": None, "clip_high": None},
+    "sapo": _GRPO | LOSS_BOUNDS["sapo"] | {"loss": "sapo"},
     # arXiv 2402.14740: the others of the group are the baseline.
     "rloo": _GRPO | {"baseline": "leave_one_out", "std": "none"},
     # arXiv 2501.03262, with the group as the baseline: whitened over the batch.

@@ -100,8 +100,9 @@ REFUSED = [
     ),
     ({"dual_clip": 1.1}, "dual_clip is 1.1, but must not lie below the upper bound 1.2. Raise it."),
     (
-        {"dual_clip": 1.7, "trust_region": "elastic"},
-        "dual_clip is 1.7, but must not lie below the upper bound 1.8. Raise it.",
+        # 1 + 0.2 · (1 + 0.5) (1 + 0.25) = 1.375, the widest that these bounds can get.
+        {"dual_clip": 1.3, "trust_region": "elastic"},
+        "dual_clip is 1.3, but must not lie below the upper bound 1.375. Raise it.",
     ),
     (
         {"hadw": {"variant": "code", "anchor": "soft"}},
@@ -122,11 +123,11 @@ def test_combinations_without_a_meaning_are_refused_with_the_reason(values, reas
         {"weighting": ["agrae_sample_level", "agrae_group_level"]},
         {"preset": "grpo_lead", "weighting": ["hadw", "grpo_lead"]},
         {"preset": "dapo", "baseline": "none", "dynamic_sampling": False},
-        {"preset": "psr", "baseline": "group", "positive_weight": None, "negative_weight": None},
+        {"preset": "psr", "baseline": "group"},
         {"preset": "cispo", "trust_region": "elastic"},
         {"preset": "gspo", "trust_region": "elastic", "dual_clip": 3.0},
         {"dual_clip": 1.2},
-        {"dual_clip": 1.8, "trust_region": "elastic"},
+        {"dual_clip": 1.375, "trust_region": "elastic"},
         {"loss": "reinforce"},
         {"std": "unbiased", "std_eps": 1e-4},
         {"preset": "rloo", "std": "batch"},
@@ -185,17 +186,33 @@ def test_values_out_of_range_are_refused_at_their_place(values, where):
 
 
 IDLE = [
-    ({"agrae": {"alpha": 1.0}}, "algorithm.agrae is set but changes nothing without weighting [agrae]."),
-    ({"hadw": {"scale": 1.5}}, "algorithm.hadw is set but changes nothing without weighting [hadw]."),
+    (
+        {"agrae": {"alpha": 1.0}},
+        "algorithm.agrae.alpha is set but changes nothing without weighting [agrae] or [agrae_group_level].",
+    ),
+    (
+        {"agrae": {"alpha": 1.0}, "weighting": ["agrae_sample_level"]},
+        "algorithm.agrae.alpha is set but changes nothing without weighting [agrae] or [agrae_group_level].",
+    ),
+    (
+        {"agrae": {"variant": "code"}, "weighting": ["agrae_group_level"]},
+        "algorithm.agrae.variant is set but changes nothing without weighting [agrae] or [agrae_sample_level].",
+    ),
+    ({"hadw": {"scale": 1.5}}, "algorithm.hadw.scale is set but changes nothing without weighting [hadw]."),
     (
         {"ablation": {"focus": 1.0}, "weighting": ["agrae"]},
-        "algorithm.ablation is set but changes nothing without weighting [ablation].",
+        "algorithm.ablation.focus is set but changes nothing without weighting [hard_focused] or [easy_focused].",
+    ),
+    (
+        {"ablation": {"dominance": 2.0}, "weighting": ["hard_focused"]},
+        "algorithm.ablation.dominance is set but changes nothing without weighting [positive_dominant] or "
+        "[negative_dominant].",
     ),
     (
         {"elastic": {"micro": 0.1}},
-        "algorithm.elastic is set but changes nothing without trust_region elastic.",
+        "algorithm.elastic.micro is set but changes nothing without trust_region elastic.",
     ),
-    ({"sapo": {"tau_positive": 2.0}}, "algorithm.sapo is set but changes nothing without loss sapo."),
+    ({"sapo": {"tau_positive": 2.0}}, "algorithm.sapo.tau_positive is set but changes nothing without loss sapo."),
     (
         {"overlong_buffer_frac": 0.5, "overlong": "mask"},
         "algorithm.overlong_buffer_frac is set but changes nothing without overlong shape.",
@@ -214,15 +231,15 @@ IDLE = [
     ),
     (
         {"weighting": ["hadw"], "hadw": {"eta": 10.0}},
-        "algorithm.hadw.eta is set but changes nothing with anchor window.",
+        "algorithm.hadw.eta is set but changes nothing without weighting [hadw] with anchor soft.",
     ),
     (
         {"weighting": ["hadw"], "hadw": {"anchor": "soft", "window": 5}},
-        "algorithm.hadw.window is set but changes nothing with anchor soft.",
+        "algorithm.hadw.window is set but changes nothing without weighting [hadw] with anchor window.",
     ),
     (
         {"weighting": ["hadw"], "hadw": {"anchor": "batch", "value": 0.5}},
-        "algorithm.hadw.value is set but changes nothing with anchor batch.",
+        "algorithm.hadw.value is set but changes nothing without weighting [hadw] with anchor fixed.",
     ),
 ]
 
@@ -257,7 +274,7 @@ def test_settings_that_act_are_not_named(values):
 def test_several_idle_settings_are_all_named():
     found = config_of(weighting=["hadw"], hadw={"eta": 1.0, "value": 0.1}, max_sampling_rounds=3).idle_settings()
     names = [sentence.split()[0] for sentence in found]
-    assert names == ["algorithm.max_sampling_rounds", "algorithm.hadw.eta", "algorithm.hadw.value"]
+    assert names == ["algorithm.hadw.eta", "algorithm.hadw.value", "algorithm.max_sampling_rounds"]
 
 
 def test_warnings_of_a_run():
@@ -277,6 +294,21 @@ def test_warnings_of_a_run():
     )
     assert warnings("algorithm.loss=reinforce", "train.updates_per_rollout=4") == [reinforce]
     assert warnings("algorithm.loss=reinforce") == []
-    idle = "algorithm.sapo is set but changes nothing without loss sapo."
+    idle = "algorithm.sapo.tau_positive is set but changes nothing without loss sapo."
     both = warnings("algorithm.sapo.tau_positive=2", "algorithm.trust_region=elastic")
     assert both == [idle, elastic]
+
+
+def test_a_scale_that_is_given_is_not_filled():
+    """The authors' code brings an unbiased std and an epsilon; without a std there is nothing to add it to."""
+    config = config_of(weighting=["hadw"], hadw={"variant": "code"}, std="none")
+    assert (config.std, config.std_eps, config.hadw.scale) == ("none", 0.0, 1.5)
+
+
+def test_every_setting_of_a_section_can_be_idle():
+    """A setting that is added to a section and not to the list would be ignored in silence."""
+    combination = {"preset": "grpo", "weighting": ()}
+    for section in ("agrae", "hadw", "ablation", "elastic", "sapo"):
+        for name, value in getattr(config_of(), section).model_dump().items():
+            found = config_of(**combination, **{section: {name: value}}).idle_settings()
+            assert [sentence.split()[0] for sentence in found] == [f"algorithm.{section}.{name}"]
