@@ -1,4 +1,4 @@
-"""The estimator laboratory: what the methods claim, and what they would have done with recorded rollouts."""
+"""The laboratory: what algorithms claim, and what they would have done with recorded rollouts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-lab_app = typer.Typer(help="Compare estimators without training a model.", no_args_is_help=True)
+lab_app = typer.Typer(help="Compare algorithms without training a model.", no_args_is_help=True)
 
 
 @lab_app.command()
@@ -35,7 +35,7 @@ def replay(
     out: Annotated[Optional[Path], typer.Option(help="Folder of the page; default RUN/replay.")] = None,  # noqa: UP045
     groups: Annotated[int, typer.Option(help="Groups shown one by one.", min=0)] = 12,
 ) -> None:
-    """Run recorded rollouts through several estimators, side by side."""
+    """Run recorded rollouts through several algorithms, side by side."""
     from mm_agrae.lab.replay import run_replay
 
     _say(f"page: {run_replay(run, algorithms=algorithms or (), out=out, num_groups=groups, log=_say)}")
