@@ -58,13 +58,7 @@ def run_replay(
         DataError: The rollouts cannot be read; the message names file and line.
     """
     run = Path(run)
-    if num_groups < 0:
-        raise ConfigError(f"num_groups is {num_groups}, but must be 0 or more.")
-    settings = read_settings(run)
-    # Names before rollouts: a mistyped one is told at once.
-    configs, notes = _configs(algorithms, settings)
-    recorded = read_log(run)
-    summary = _summary(recorded, configs, settings, notes, num_groups)
+    summary = replay(run, algorithms=algorithms, num_groups=num_groups)
     for note in summary.notes:
         log(f"note: {note}")
     for line in text_lines(main_table(summary)):
@@ -73,6 +67,16 @@ def run_replay(
     write_json(folder / FIGURES, {"meanings": MEANINGS, **to_json(summary)})
     write_page(folder / PAGE, f"Replay of {summary.name}", lead(summary), sections(summary))
     return folder / PAGE
+
+
+def replay(run: Path, *, algorithms: Sequence[str] = (), num_groups: int = 12) -> Summary:
+    """All figures of a replay; nothing is written. Args and Raises as `run_replay`."""
+    if num_groups < 0:
+        raise ConfigError(f"num_groups is {num_groups}, but must be 0 or more.")
+    settings = read_settings(run)
+    # Names before rollouts: a mistyped one is told at once.
+    configs, notes = _configs(algorithms, settings)
+    return _summary(read_log(run), configs, settings, notes, num_groups)
 
 
 def _configs(names: Sequence[str], settings: RunSettings) -> tuple[dict[str, AlgorithmConfig], list[str]]:
@@ -107,7 +111,7 @@ def _summary(
             "out. Batch accuracies "
             + ("count them all the same." if log.accuracies else "cannot count them, as there is no metrics.jsonl."),
         ]
-    samplers = [name for name, config in configs.items() if config.dynamic_sampling]
+    samplers = [name for name, config in configs.items() if config.dynamic_sampling and name.split("+")[0] != RUN]
     if samplers:
         notes = [*notes, f"{', '.join(samplers)} would sample again in place of groups with equal flags; a log cannot."]
     log = replace(log, notes=(*log.notes, *notes))

@@ -62,15 +62,20 @@ def _read_section(summary: Summary) -> Section:
         paragraphs.append(
             f"{summary.num_unscored} rollouts have no reward: they get advantage 0 and count in no figure."
         )
-    difference = summary.recorded_difference
-    if difference is not None:
-        paragraphs.append(
-            f"Check: the run's own algorithm, replayed, gives the advantages in the log to within {difference:.1g}."
-            if difference <= SAME_ADVANTAGE
-            else "The run's own algorithm, replayed, differs from the advantages in the log by up to "
-            f"{difference:.3g}: the log does not hold all that the run saw, or another version wrote it."
-        )
+    if summary.recorded_difference is not None:
+        paragraphs.append(_check(summary.recorded_difference))
     return Section(title="What was replayed", paragraphs=paragraphs, tables=[settings_table(summary)])
+
+
+def _check(difference: float) -> str:
+    """What it means that the run's own algorithm, replayed, is so far from what was recorded."""
+    if difference <= SAME_ADVANTAGE:
+        within = f"to within {difference:.1g}" if difference else "exactly"
+        return f"Check: the run's own algorithm, replayed, gives the advantages in the log {within}."
+    return (
+        f"The run's own algorithm, replayed, differs from the advantages in the log by up to {difference:.3g}: the log "
+        "does not hold all that the run saw, or another version wrote it."
+    )
 
 
 def _main_section(summary: Summary) -> Section:

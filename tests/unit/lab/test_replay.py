@@ -7,7 +7,7 @@ import pytest
 from replay_logs import LIMIT, group, write_steps
 
 from mm_agrae.errors import ConfigError, DataError
-from mm_agrae.lab.replay import run_replay
+from mm_agrae.lab.replay import replay, run_replay
 from mm_agrae.lab.replay_algorithms import DEFAULT_NAMES
 from mm_agrae.lab.replay_figures import Signs
 from mm_agrae.lab.replay_summary import MEANINGS, Figures, GroupView, Kinds, Opinion, Summary, to_json
@@ -26,28 +26,33 @@ def run(tmp_path):
     return write_steps(tmp_path / "run", steps, advantages=GRPO, algorithm={"preset": "grpo"})
 
 
-def replayed(run, *names, num_groups=12):
-    """(summary, page, logged lines)"""
-    said = []
-    page = run_replay(run, algorithms=names, num_groups=num_groups, log=said.append)
-    return json.loads((page.parent / "replay.json").read_text()), page.read_text(), said
+def figures(run, *names, num_groups=12):
+    return to_json(replay(run, algorithms=names, num_groups=num_groups))
+
+
+def page_of(run, *names, num_groups=12):
+    return run_replay(run, algorithms=names, num_groups=num_groups, log=lambda line: None).read_text()
 
 
 def test_the_page_and_the_figures_stand_in_the_run(run):
-    page = run_replay(run, log=lambda line: None)
+    page = run_replay(run, algorithms=["grpo"], log=lambda line: None)
     assert page == run / "replay" / "replay.html"
     assert sorted(file.name for file in page.parent.iterdir()) == ["replay.html", "replay.json"]
-    assert run_replay(run, out=run.parent / "elsewhere", log=lambda line: None).parent == run.parent / "elsewhere"
-    alone = run_replay(run / "rollouts" / "step_000002.jsonl", log=lambda line: None)
+    found = json.loads((run / "replay" / "replay.json").read_text())
+    assert found.pop("meanings") == MEANINGS
+    assert found == figures(run, "grpo")
+    elsewhere = run.parent / "elsewhere"
+    assert run_replay(run, algorithms=["grpo"], out=elsewhere, log=lambda line: None) == elsewhere / "replay.html"
+    alone = run_replay(run / "rollouts" / "step_000002.jsonl", algorithms=["grpo"], log=lambda line: None)
     assert alone == run / "rollouts" / "step_000002_replay" / "replay.html"
 
 
 def test_the_default_is_the_run_and_the_usual_ones(run):
-    assert tuple(replayed(run)[0]["algorithms"]) == DEFAULT_NAMES
+    assert tuple(figures(run)["algorithms"]) == DEFAULT_NAMES
 
 
 def test_figures_of_a_small_log(run):
-    found, _, _ = replayed(run, "run", "dr_grpo", "nsr")
+    found = figures(run, "run", "dr_grpo", "nsr")
     assert found["steps"] == [1, 2]
     assert found["batch_accuracy"] == [0.25, 0.25]
     assert (found["num_groups"], found["group_size"], found["num_unscored"]) == (3, 4, 0)
@@ -82,7 +87,7 @@ def test_figures_of_a_small_log(run):
 
 
 def test_clip_budgets_of_elastic_beside_fixed(run):
-    found, _, _ = replayed(run, "grpo", "grpo+elastic", "sapo")
+    found = figures(run, "grpo", "grpo+elastic", "sapo")
     # p = 1/2, |A| = 1: micro factor 1, macro factor 1 + 1/4 (8/4 - 1) = 1.25.
     assert found["algorithms"]["grpo"]["clip_low"][2] == pytest.approx(0.2)
     assert found["algorithms"]["grpo+elastic"]["clip_low"][2] == pytest.approx(0.25)
@@ -91,29 +96,29 @@ def test_clip_budgets_of_elastic_beside_fixed(run):
 
 
 def test_anchors_are_traced(run):
-    found, page, _ = replayed(run, "grpo", "grpo+hadw")
+    found = figures(run, "grpo", "grpo+hadw")
     assert found["algorithms"]["grpo"]["anchor_by_step"] is None
     assert found["algorithms"]["grpo+hadw"]["anchor_by_step"] == [0.25, 0.25]
-    assert "Anchor and batch accuracy by step" in page
-    assert "Anchor and batch accuracy by step" not in replayed(run, "grpo")[1]
+    assert "Anchor and batch accuracy by step" in page_of(run, "grpo", "grpo+hadw")
+    assert "Anchor and batch accuracy by step" not in page_of(run, "grpo")
 
 
 def test_the_runs_own_algorithm_gives_what_was_recorded(run):
-    found, page, _ = replayed(run, "run")
-    assert found["recorded_difference"] < 1e-6
-    assert "gives the advantages in the log to within" in page
-    assert replayed(run, "grpo")[0]["recorded_difference"] is None
+    assert figures(run, "run")["recorded_difference"] < 1e-6
+    assert "gives the advantages in the log to within" in page_of(run, "run")
+    exact = write_steps(run / "exact", {1: ["CCww"]}, advantages={1: [[1, 1, -1, -1]]}, algorithm={})
+    assert "gives the advantages in the log exactly" in page_of(exact, "run")
+    assert figures(run, "grpo")["recorded_difference"] is None
 
 
 def test_a_log_of_other_advantages_is_told(tmp_path):
     run = write_steps(tmp_path, {1: ["CCww"]}, advantages={1: [[1, 1, -1, -1.5]]}, algorithm={})
-    found, page, _ = replayed(run, "run")
-    assert found["recorded_difference"] == pytest.approx(0.5)
-    assert "differs from the advantages in the log by up to 0.5" in page
+    assert figures(run, "run")["recorded_difference"] == pytest.approx(0.5)
+    assert "differs from the advantages in the log by up to 0.5" in page_of(run, "run")
 
 
 def test_groups_are_shown_with_rollouts_and_every_opinion(run):
-    found, page, _ = replayed(run, "grpo", "nsr")
+    found = figures(run, "grpo", "nsr")
     # Scaled to mean|A| = 1 the opinions differ in every group; the first step's groups come from the same file.
     assert sorted((view["step"], len(view["rewards"])) for view in found["groups"]) == [(1, 4), (1, 4), (2, 4)]
     view = next(view for view in found["groups"] if view["step"] == 2)
@@ -122,46 +127,46 @@ def test_groups_are_shown_with_rollouts_and_every_opinion(run):
     assert view["opinions"]["grpo"]["advantages"] == pytest.approx(GRPO[2][0])
     assert view["opinions"]["nsr"]["advantages"] == [0, -1, -1, -1]
     assert view["opinions"]["grpo"]["high"] == pytest.approx([1.2] * 4)
+    assert len(figures(run, "grpo", "nsr", num_groups=1)["groups"]) == 1
+    page = page_of(run, "grpo", "nsr")
     assert page.count("<details>") == 3
     assert "step 2, 1 of 4 correct" in page
-    assert replayed(run, "grpo", "nsr", num_groups=1)[1].count("<details>") == 1
 
 
 def test_one_algorithm_shows_no_group(run):
-    found, page, _ = replayed(run, "grpo")
-    assert found["groups"] == []
-    assert "none is judged apart" in page
+    assert figures(run, "grpo")["groups"] == []
+    assert "none is judged apart" in page_of(run, "grpo")
 
 
 def test_text_of_models_and_data_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>\ud800"
     groups = [group("CCww", text=evil, family=evil, sample_id=evil), group("Cwww", text=evil, family="other")]
     run = write_steps(tmp_path, {1: groups})
-    found, page, _ = replayed(run, "grpo", "dr_grpo")
+    page = page_of(run, "grpo", "dr_grpo")
     assert "<script" not in page
     assert page.count("&lt;script&gt;") > 10
-    assert found["groups"][0]["answers"][0] == "4<script>alert(1)</script>?"
+    assert figures(run, "grpo", "dr_grpo")["groups"][0]["answers"][0] == "4<script>alert(1)</script>?"
 
 
 def test_long_text_is_shortened_on_the_page(tmp_path):
     run = write_steps(tmp_path, {1: [group("CCww", text="long " * 1000), "Cwww"]})
-    page = replayed(run, "grpo", "dr_grpo")[1]
+    page = page_of(run, "grpo", "dr_grpo")
     assert page.count("long ") < 400
     assert "…" in page
 
 
 def test_algorithms_that_agree_share_a_curve(run):
-    page = replayed(run, "grpo", "gspo", "nsr")[1]
+    page = page_of(run, "grpo", "gspo", "nsr")
     assert "<b>grpo, gspo</b>" in page
     assert "<b>nsr</b>" in page
 
 
 def test_what_was_left_out_is_on_the_page_and_in_the_log(tmp_path):
     run = write_steps(tmp_path, {1: ["CCw?"], 3: ["Cwww"]})
-    found, page, said = replayed(run)
-    assert "run" not in found["algorithms"]
+    said = []
+    page = run_replay(run, log=said.append).read_text()
+    assert "run" not in figures(run)["algorithms"]
     notes = [line for line in said if line.startswith("note: ")]
-    assert len(notes) == len(found["notes"]) == 4
     for note, told in zip(
         notes,
         (
@@ -179,42 +184,41 @@ def test_what_was_left_out_is_on_the_page_and_in_the_log(tmp_path):
 
 def test_a_run_that_dropped_groups_says_so(tmp_path):
     run = write_steps(tmp_path, {1: ["CCww"]}, accuracies={1: 0.25}, algorithm={"preset": "dapo"})
-    assert "Batch accuracies count them all the same" in replayed(run, "grpo")[1]
+    notes = figures(run, "run", "run+hadw", "dapo")["notes"]
+    assert notes[0].endswith("Batch accuracies count them all the same.")
+    assert notes[1] == "dapo would sample again in place of groups with equal flags; a log cannot."
 
 
 def test_the_bound_on_completions_comes_from_the_run(tmp_path):
     # 7 of 8 tokens cost 1/2; of the longest in the log, 7, they would cost 1.
     run = write_steps(tmp_path, {1: [group("CCww", lengths=[7, 3, 3, 3])]}, algorithm={"preset": "dapo"})
-    found, _, _ = replayed(run, "run", "grpo")
+    found = figures(run, "run", "grpo")
     advantages = found["groups"][0]["opinions"]["run"]["advantages"]
     assert LIMIT == 8
     assert advantages[0] > 0  # 1 - 1/2 is above the mean 3/8; 1 - 1 would be below
 
 
 def test_the_table_is_logged_in_columns(run):
-    said = replayed(run, "grpo", "grpo+agrae")[2]
+    said = []
+    run_replay(run, algorithms=["grpo", "grpo+agrae"], log=said.append)
     assert [line.split()[0] for line in said] == ["Algorithm", "grpo", "grpo+agrae"]
     assert len({len(line) for line in said}) == 1
 
 
-def test_every_key_is_explained(run):
+def test_every_key_is_explained():
     records = (Summary, Kinds, Figures, Signs, GroupView, Opinion)
     assert set(MEANINGS) == {field.name for record in records for field in fields(record)}
-    found, _, _ = replayed(run, "grpo")
-    assert found.pop("meanings") == MEANINGS
-    assert set(found) == {field.name for field in fields(Summary)}
 
 
 def test_bad_requests_are_told(run):
     with pytest.raises(ConfigError, match="named twice"):
-        replayed(run, "grpo", "grpo")
+        figures(run, "grpo", "grpo")
     with pytest.raises(ConfigError, match="num_groups is -1"):
-        replayed(run, num_groups=-1)
+        figures(run, num_groups=-1)
     with pytest.raises(ConfigError, match="no preset"):
-        replayed(run, "gropo")
+        figures(run, "gropo")
     with pytest.raises(DataError, match="does not exist"):
-        replayed(run / "nowhere", "grpo")
-    assert not (run / "replay").exists()
+        figures(run / "nowhere", "grpo")
 
 
 def test_numbers_in_words():
@@ -227,7 +231,7 @@ def test_numbers_in_words():
 def test_no_model_library_is_loaded(run):
     program = (
         "import sys; from pathlib import Path; from mm_agrae.lab.replay import run_replay\n"
-        "run_replay(Path(sys.argv[1]), log=lambda line: None)\n"
+        "run_replay(Path(sys.argv[1]), algorithms=['grpo+hadw'], log=lambda line: None)\n"
         "print(sorted({'transformers', 'accelerate', 'peft', 'datasets', 'sympy', 'wandb'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True)

@@ -119,6 +119,7 @@ def test_an_anchor_learns_from_unlogged_steps_where_their_accuracy_is_known(tmp_
     # Step 4 comes after (1/2 + 1 + 1/4) / 3 = 7/12; from the log alone only step 1 is known, with 1/2.
     known = write_steps(tmp_path / "known", steps, accuracies={1: 0.5, 2: 1.0, 3: 0.25, 4: 0.25, 5: 1.0})
     assert replay(known, "grpo+hadw")["grpo+hadw"].anchors == (0.5, pytest.approx(7 / 12))
+    assert list(step_accuracies(read_log(known))) == [1, 2, 3, 4]
     bare = write_steps(tmp_path / "bare", steps)
     assert replay(bare, "grpo+hadw")["grpo+hadw"].anchors == (0.5, 0.5)
 

@@ -57,6 +57,7 @@ def test_success_bins_close_on_the_right_and_keep_0_and_1_apart():
     # Rates 0, 1/4, 1/2, 3/4, 1, none, 1/3, 1.
     assert success_bins(flags).tolist() == [0, 1, 2, 3, 5, -1, 2, 5]
     assert success_bins(matrix([1, 1, 1, 1, 0], [1, 0, 0, 0, 0])).tolist() == [4, 1]  # 4/5 and 1/5
+    assert success_bins(matrix([1, 1, 0, 0, 0, 0, 0])).tolist() == [2]  # 2/7, just above 1/4
 
 
 def test_weight_shares_are_parts_of_the_sum_of_sizes():
@@ -88,11 +89,12 @@ def test_against_the_flag_is_a_wrong_rollout_pushed_up_or_a_correct_one_down():
 
 
 def test_signs_are_compared_where_both_have_one():
-    here, there = matrix([1, -1, 0, 2, 0, -1]), matrix([1, 1, 3, 0, 0, -2])
-    signs = compare_signs(here, there, matrix([1, 0, 1, 0, 1, NAN]))
-    # Both at 0, 1 and 5, of which 1 differs; here only 3, there only 2; 5 scored.
+    here, there = matrix([1, -1, 0, 2, 0, -1, 3]), matrix([1, 1, 3, 0, 0, -2, 0])
+    signs = compare_signs(here, there, matrix([1, 0, 1, 0, 1, 0, 1]))
+    # Both at 0, 1 and 5, of which 1 differs; here only at 3 and 6, there only at 2; 7 scored.
     assert signs.flipped_frac == pytest.approx(1 / 3)
-    assert (signs.only_here_frac, signs.only_there_frac) == (0.2, 0.2)
+    assert (signs.only_here_frac, signs.only_there_frac) == (2 / 7, 1 / 7)
+    assert compare_signs(here, there, matrix([1, 0, 1, 0, NAN, 0, 1])).only_here_frac == 2 / 6
 
 
 def test_form_share_is_what_the_flag_does_not_explain():
