@@ -77,7 +77,7 @@ class Estimate:
     Attributes:
         rewards: [P, G] with the price of long answers.
         base: [P, G] base advantages.
-        advantages: [P, G] after all weightings.
+        advantages: [P, G] after all weightings; 0 where a rollout is left out of the loss.
         bounds: [P, G] each, of the policy ratio.
         kept: [P, G] False where a rollout is left out of the loss.
         anchor: C that HA-DW used; None without it.
@@ -183,13 +183,14 @@ def estimate(
     base = advantages = algorithm.advantage(rewards, outcomes.correct)
     for weigh in algorithm.weightings:
         advantages = weigh(advantages, flags, batch)
+    kept = ~outcomes.truncated if algorithm.drops_truncated else torch.ones_like(outcomes.truncated)
     found = Estimate(
         rewards=rewards,
         base=base,
-        advantages=advantages,
+        advantages=torch.where(kept, advantages, 0.0),
         # From the base advantage unless asked otherwise, so that the choices stay independent of each other.
         bounds=algorithm.trust_region(advantages if algorithm.stretched_by_reweighted else base, flags),
-        kept=~outcomes.truncated if algorithm.drops_truncated else torch.ones_like(outcomes.truncated),
+        kept=kept,
         anchor=anchor,
     )
     return found, EstimatorState(anchor=next_anchor)

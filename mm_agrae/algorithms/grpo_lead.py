@@ -1,5 +1,7 @@
 """GRPO-LEAD (arXiv 2504.09696): weight advantages by the difficulty of the prompt, with a logistic curve.
 
+Only this weight: what that paper changes about the reward is not part of it.
+
 Shapes: P prompts, G completions per prompt; p is the success rate of a group.
 """
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mm_agrae.config.consistency import contradictions, idle_settings
-from mm_agrae.config.presets import LOSS_BOUNDS, PRESETS
+from mm_agrae.config.presets import PRESETS, usual_bounds
 from mm_agrae.config.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section
 
 Preset = Literal[
@@ -53,8 +53,16 @@ class AgraeConfig(Section):
     )
     variant: Literal["paper", "code"] = Field(
         default="paper",
-        description="The paper's formula, or the authors' code; the latter fills std with unbiased and std_eps 1e-6.",
+        description="The paper's formula, or the authors' code. The latter fills alpha with 1, and where std would be "
+        "biased, std with unbiased and std_eps with 1e-6.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_variant(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("variant") == "code":
+            return {"alpha": 1.0, **values}
+        return values
 
 
 class HadwConfig(Section):
@@ -62,8 +70,8 @@ class HadwConfig(Section):
 
     variant: Literal["paper", "code"] = Field(
         default="paper",
-        description="The paper's formula, or the authors' code: the window counts the current batch, scale is 1.5, and "
-        "std is filled with unbiased and std_eps 1e-6.",
+        description="The paper's formula, or the authors' code: the window counts the current batch. The latter fills "
+        "scale with 1.5, and where std would be biased, std with unbiased and std_eps with 1e-6.",
     )
     scale: PositiveFloat = Field(default=1.3, description="λ. Variant code: 1.5.")
     anchor: Literal["window", "soft", "fixed", "batch"] = Field(
@@ -197,9 +205,10 @@ class AlgorithmConfig(Section):
         name = values.get("preset", "grpo")
         # An unknown name is refused by its field; the keys it would have filled need no second complaint.
         filled = dict(PRESETS[name] if isinstance(name, str) and name in PRESETS else PRESETS["grpo"])
-        loss, baseline = values.get("loss"), values.get("baseline")
-        if isinstance(loss, str) and loss in LOSS_BOUNDS and loss != filled["loss"]:
-            filled |= LOSS_BOUNDS[loss]
+        baseline = values.get("baseline")
+        # Bounds belong to a loss and a ratio: those of the preset mean nothing to another one.
+        if any(key in values and values[key] != filled[key] for key in ("loss", "ratio")):
+            filled |= usual_bounds(values.get("loss", filled["loss"]), values.get("ratio", filled["ratio"]))
         if baseline == "none" and filled["baseline"] != "none":
             filled |= {"std": "none", "positive_weight": 1.0, "negative_weight": 1.0}
         if baseline in ("group", "leave_one_out") and filled["baseline"] == "none":
@@ -222,7 +231,9 @@ class AlgorithmConfig(Section):
 
 def _asks_for_code(values: dict) -> bool:
     """Whether a weighting in force is to follow the authors' code, which divides by another standard deviation."""
-    weighting = values.get("weighting") or ()
+    weighting = values.get("weighting")
+    if not isinstance(weighting, (list, tuple)):
+        return False  # left out, or refused by its field
 
     def variant(section: str) -> Any:
         found = values.get(section)

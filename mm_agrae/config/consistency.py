@@ -18,6 +18,10 @@ def contradictions(a: AlgorithmConfig) -> Iterator[str]:
         yield f"weighting is {list(a.weighting)}, but a weighting acts once. Remove the repetition."
     if "agrae" in a.weighting and parts & set(a.weighting):
         yield f"weighting is {list(a.weighting)}, but agrae already holds both of its levels. Remove the single level."
+    if {"positive_dominant", "negative_dominant"} <= set(a.weighting):
+        yield f"weighting is {list(a.weighting)}, but the two dominances undo each other. Drop both."
+    if a.dynamic_sampling and a.max_sampling_rounds == 1:
+        yield "max_sampling_rounds is 1, but dynamic_sampling needs 2 or more to sample again. Raise it."
     if a.preset == "grpo_lead" and "grpo_lead" not in a.weighting:
         yield (
             f"weighting is {list(a.weighting)}, which leaves out what preset grpo_lead stands for. Write "
@@ -41,6 +45,11 @@ def _baseline_contradictions(a: AlgorithmConfig) -> Iterator[str]:
             yield (
                 "dynamic_sampling drops groups that are all correct or all wrong, but without a baseline those are "
                 "learnt from. Turn it off, or take a baseline."
+            )
+        if a.overlong == "shape":
+            yield (
+                "overlong shape prices the reward, but without a baseline only right and wrong count. Set overlong: "
+                "off or mask, or take a baseline."
             )
     elif weights != (None, None):
         yield (
@@ -82,14 +91,17 @@ def idle_settings(a: AlgorithmConfig) -> Iterator[str]:
     """Settings that were given and change nothing in this combination, each with the reason."""
     has = set(a.weighting)
     dominant, focused = ({name for name in has if name.endswith(end)} for end in ("_dominant", "_focused"))
-    # Setting: (whether it is used, what would use it).
+    # Setting: (whether it is used, what would use it). What a variant fills in was not asked for by anyone.
     uses = {
-        "agrae.alpha": (has & {"agrae", "agrae_group_level"}, "weighting [agrae] or [agrae_group_level]"),
+        "agrae.alpha": (
+            has & {"agrae", "agrae_group_level"} or a.agrae.variant == "code",
+            "weighting [agrae] or [agrae_group_level]",
+        ),
         "agrae.variant": (has & {"agrae", "agrae_sample_level"}, "weighting [agrae] or [agrae_sample_level]"),
         "ablation.dominance": (dominant, "weighting [positive_dominant] or [negative_dominant]"),
         "ablation.focus": (focused, "weighting [hard_focused] or [easy_focused]"),
         "hadw.variant": ("hadw" in has, "weighting [hadw]"),
-        "hadw.scale": ("hadw" in has, "weighting [hadw]"),
+        "hadw.scale": ("hadw" in has or a.hadw.variant == "code", "weighting [hadw]"),
         "hadw.anchor": ("hadw" in has, "weighting [hadw]"),
         **{
             f"hadw.{name}": ("hadw" in has and a.hadw.anchor == anchor, f"weighting [hadw] with anchor {anchor}")
@@ -103,7 +115,7 @@ def idle_settings(a: AlgorithmConfig) -> Iterator[str]:
         },
         "elastic.micro": (a.trust_region == "elastic", "trust_region elastic"),
         "elastic.macro": (a.trust_region == "elastic", "trust_region elastic"),
-        "elastic.of": (a.trust_region == "elastic", "trust_region elastic"),
+        "elastic.of": (a.trust_region == "elastic" and a.weighting, "trust_region elastic and a weighting"),
         "sapo.tau_positive": (a.loss == "sapo", "loss sapo"),
         "sapo.tau_negative": (a.loss == "sapo", "loss sapo"),
         "overlong_buffer_frac": (a.overlong == "shape", "overlong shape"),
@@ -111,6 +123,10 @@ def idle_settings(a: AlgorithmConfig) -> Iterator[str]:
         "correction_level": (a.correction != "off", "correction truncate or mask"),
         "correction_cap": (a.correction != "off", "correction truncate or mask"),
     }
+    if a.positive_weight == 0:
+        for weighting in a.weighting:
+            if weighting in ("agrae_group_level", *dominant):
+                yield f"algorithm.weighting holds {weighting}, which changes nothing without positive advantages."
     sections = {"agrae": a.agrae, "hadw": a.hadw, "ablation": a.ablation, "elastic": a.elastic, "sapo": a.sapo}
     for dotted, (is_used, user) in uses.items():
         section, _, name = dotted.rpartition(".")

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-# The bounds that each loss takes, filled in where a recipe names the loss and no bounds; None takes none.
+# The bounds that each loss takes; None takes none. Those of `clip` depend on the ratio.
 LOSS_BOUNDS: dict[str, dict[str, float | None]] = {
     "clip": {"clip_low": 0.2, "clip_high": 0.2},
     "cispo": {"clip_low": None, "clip_high": 4.0},
     "sapo": {"clip_low": None, "clip_high": None},
     "reinforce": {"clip_low": None, "clip_high": None},
+}
+# A mean over a sequence moves far less than a token, so 0.2 would bound nothing; and 3e-4 would cut every token.
+RATIO_BOUNDS: dict[str, dict[str, float | None]] = {
+    "token": LOSS_BOUNDS["clip"],
+    "sequence": {"clip_low": 3e-4, "clip_high": 4e-4},
+    "geometric_mean": {"clip_low": 1 - math.exp(-0.4), "clip_high": math.exp(0.4) - 1},
 }
 
 # arXiv 2402.03300: normalise by the group's standard deviation, average tokens within a sequence first.
@@ -33,9 +39,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # arXiv 2503.14476: more room upwards, every token counts the same, only groups that can teach, long answers cost.
     "dapo": _GRPO | {"clip_high": 0.28, "aggregation": "token_mean", "overlong": "shape", "dynamic_sampling": True},
     # arXiv 2507.18071: the ratio of the sequence, which moves far less than that of a token.
-    "gspo": _GRPO | {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
+    "gspo": _GRPO | RATIO_BOUNDS["sequence"] | {"ratio": "sequence"},
     # arXiv 2507.20673: log ratios bounded to 0.4 either way, then their geometric mean.
-    "gmpo": _GRPO | {"ratio": "geometric_mean", "clip_low": 1 - math.exp(-0.4), "clip_high": math.exp(0.4) - 1},
+    "gmpo": _GRPO | RATIO_BOUNDS["geometric_mean"] | {"ratio": "geometric_mean"},
     # arXiv 2506.13585: the ratio is a weight, capped at 5, and no token loses its gradient.
     "cispo": _GRPO | LOSS_BOUNDS["cispo"] | {"loss": "cispo", "aggregation": "token_mean"},
     # arXiv 2511.20347: a soft gate in place of bounds.
@@ -48,6 +54,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "psr": _GRPO | {"baseline": "none", "std": "none", "positive_weight": 1.0, "negative_weight": 0.0},
     "nsr": _GRPO | {"baseline": "none", "std": "none", "positive_weight": 0.0, "negative_weight": 1.0},
     "w_reinforce": _GRPO | {"baseline": "none", "std": "none", "positive_weight": 0.1, "negative_weight": 1.0},
-    # arXiv 2504.09696: GRPO with a logistic weight of the difficulty.
+    # arXiv 2504.09696: GRPO with that paper's logistic weight of the difficulty, and none of its rewards.
     "grpo_lead": _GRPO | {"weighting": ("grpo_lead",)},
 }
+
+
+def usual_bounds(loss: Any, ratio: Any) -> dict[str, float | None]:
+    """The bounds of a loss and a ratio where a recipe names none; nothing for a name that does not exist."""
+    bounds = RATIO_BOUNDS if loss == "clip" else LOSS_BOUNDS
+    key = ratio if loss == "clip" else loss
+    return bounds.get(key, {}) if isinstance(key, str) else {}

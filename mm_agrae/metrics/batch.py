@@ -66,21 +66,18 @@ def estimate_metrics(
     Args:
         advantages: As the loss uses them, after all weightings.
         low: Lower bound of the policy ratio of each rollout.
-        high: Upper bound; infinite where there is none.
+        high: Upper bound; infinite where there is none, as `low` is 0.
 
     Returns:
-        Values by catalogue key. A width over no such rollout is NaN, and one without a bound is left out.
+        Values by catalogue key. A width over no such rollout is NaN, and that of a bound that is nowhere is left out.
     """
     exact = advantages.to(torch.float64)
-    widths = {
-        "policy/clip_width_low_mean": _mean((1 - low)[advantages < 0]),
-        "policy/clip_width_high_mean": _mean((high - 1)[advantages > 0]),
-    }
-    return {
-        "advantage/sum_per_rollout": _mean(exact),
-        "advantage/abs_mean": _mean(exact.abs()),
-        **{key: value for key, value in widths.items() if value != math.inf},
-    }
+    metrics = {"advantage/sum_per_rollout": _mean(exact), "advantage/abs_mean": _mean(exact.abs())}
+    if bool((low > 0).any()):
+        metrics["policy/clip_width_low_mean"] = _mean((1 - low)[advantages < 0])
+    if bool((high < math.inf).any()):
+        metrics["policy/clip_width_high_mean"] = _mean((high - 1)[advantages > 0])
+    return metrics
 
 
 def verdict_metrics(statuses: Sequence[VerdictStatus]) -> dict[str, float]:

@@ -74,7 +74,12 @@ _METRICS = (
         "none",
     ),
     Metric("policy/clip_low_frac", "fraction of tokens whose gradient the lower bound cut", "fraction", "none"),
-    Metric("policy/clip_high_frac", "fraction of tokens whose gradient the upper bound cut", "fraction", "none"),
+    Metric(
+        "policy/clip_high_frac",
+        "fraction of tokens whose gradient the upper bound cut, or capped (cispo)",
+        "fraction",
+        "none",
+    ),
     Metric("policy/clip_dual_frac", "fraction of tokens whose gradient the dual clip cut", "fraction", "none"),
     Metric("policy/clip_width_low_mean", "mean 1 - lower bound, over rollouts with a negative advantage", "", "none"),
     Metric("policy/clip_width_high_mean", "mean upper bound - 1, over rollouts with a positive advantage", "", "none"),

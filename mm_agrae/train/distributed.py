@@ -8,7 +8,7 @@ numbers of micro-batches, with or without images, and never wait for each other 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -89,6 +89,11 @@ class World:
         parts: list[list[T]] = gather_object([list(mine)])
         total = sum(map(len, parts))
         return [parts[index % self.size][index // self.size] for index in range(total)]
+
+    def merge(self, mine: Mapping[int, T]) -> list[T]:
+        """The numbered items of all ranks as one list by number, on every rank, however unevenly they are held."""
+        parts = self.collect([dict(mine)])
+        return [item for _, item in sorted((pair for part in parts for pair in part.items()), key=lambda pair: pair[0])]
 
     def broadcast(self, value: T) -> T:
         """The main process's value, on every rank."""

@@ -166,7 +166,8 @@ def _log_rollouts(session: Session, batch: Experience) -> None:
     advantages = [batch.estimate.advantages[row].tolist() for row in batch.rows]
     run_dir = session.run_dir
     mine = group_lines(batch.groups, step=session.step, advantages=advantages, thumbnails=run_dir.thumbnails)
-    lines = session.world.collect(mine)
+    # By row: which rank holds a kept group depends on where it was sampled.
+    lines = session.world.merge(dict(zip(batch.rows, mine, strict=True)))
     if session.world.is_main:
         write_lines(run_dir.rollouts_at(session.step), lines)
 

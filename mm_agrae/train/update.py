@@ -197,8 +197,13 @@ def _loss(
         "gap": gap.sum(),
         "importance": importance.sum(),
     }
-    tally.add([figures[name] for name in _SUMS], [token_loss.ratio.max(), gap.max()])
+    tally.add([figures[name] for name in _SUMS], [_largest(token_loss.ratio), _largest(gap)])
     return loss
+
+
+def _largest(values: Tensor) -> Tensor:
+    """0 of nothing: all completions of a micro-batch can be empty."""
+    return values.max() if values.numel() else values.new_zeros(())
 
 
 @torch.no_grad()

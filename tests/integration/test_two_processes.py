@@ -63,7 +63,7 @@ def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
 def test_two_processes_sample_again_as_one(recipe: Path, tmp_path: Path) -> None:
     """Which groups are kept is decided from those of all processes; a process may keep none or all of its own."""
     settings = [
-        *("train.num_steps=3", "train.updates_per_rollout=3", "evaluate.num_samples=2"),
+        *("train.num_steps=4", "rollout.num_prompts=4", "train.updates_per_rollout=2", "evaluate.num_samples=2"),
         *("algorithm.preset=dapo", "algorithm.weighting=[agrae,hadw]", "algorithm.trust_region=elastic"),
     ]
     alone = run_train(recipe, settings, tmp_path / "one", False, lambda line: None)

@@ -19,6 +19,19 @@ def config_of(**values):
 
 REFUSED = [
     (
+        {"preset": "psr", "overlong": "shape"},
+        "overlong shape prices the reward, but without a baseline only right and wrong count. Set overlong: off or "
+        "mask, or take a baseline.",
+    ),
+    (
+        {"weighting": ["positive_dominant", "negative_dominant"]},
+        "weighting is ['positive_dominant', 'negative_dominant'], but the two dominances undo each other. Drop both.",
+    ),
+    (
+        {"preset": "dapo", "max_sampling_rounds": 1},
+        "max_sampling_rounds is 1, but dynamic_sampling needs 2 or more to sample again. Raise it.",
+    ),
+    (
         {"weighting": ["hadw", "hadw"]},
         "weighting is ['hadw', 'hadw'], but a weighting acts once. Remove the repetition.",
     ),
@@ -122,7 +135,7 @@ def test_combinations_without_a_meaning_are_refused_with_the_reason(values, reas
     [
         {"weighting": ["agrae_sample_level", "agrae_group_level"]},
         {"preset": "grpo_lead", "weighting": ["hadw", "grpo_lead"]},
-        {"preset": "dapo", "baseline": "none", "dynamic_sampling": False},
+        {"preset": "dapo", "baseline": "none", "dynamic_sampling": False, "overlong": "off"},
         {"preset": "psr", "baseline": "group"},
         {"preset": "cispo", "trust_region": "elastic"},
         {"preset": "gspo", "trust_region": "elastic", "dual_clip": 3.0},
@@ -186,6 +199,18 @@ def test_values_out_of_range_are_refused_at_their_place(values, where):
 
 
 IDLE = [
+    (
+        {"trust_region": "elastic", "elastic": {"of": "reweighted"}},
+        "algorithm.elastic.of is set but changes nothing without trust_region elastic and a weighting.",
+    ),
+    (
+        {"preset": "nsr", "weighting": ["agrae_group_level"]},
+        "algorithm.weighting holds agrae_group_level, which changes nothing without positive advantages.",
+    ),
+    (
+        {"preset": "nsr", "weighting": ["positive_dominant"]},
+        "algorithm.weighting holds positive_dominant, which changes nothing without positive advantages.",
+    ),
     (
         {"agrae": {"alpha": 1.0}},
         "algorithm.agrae.alpha is set but changes nothing without weighting [agrae] or [agrae_group_level].",
@@ -312,3 +337,30 @@ def test_every_setting_of_a_section_can_be_idle():
         for name, value in getattr(config_of(), section).model_dump().items():
             found = config_of(**combination, **{section: {name: value}}).idle_settings()
             assert [sentence.split()[0] for sentence in found] == [f"algorithm.{section}.{name}"]
+
+
+def test_bounds_follow_the_ratio_and_the_loss():
+    def bounds(**values):
+        config = config_of(**values)
+        return config.clip_low, config.clip_high
+
+    assert bounds(preset="gspo", ratio="token") == (0.2, 0.2)
+    assert bounds(preset="dapo", ratio="sequence") == (3e-4, 4e-4)
+    assert bounds(ratio="geometric_mean") == bounds(preset="gmpo") == pytest.approx((0.32968, 0.491825), abs=1e-6)
+    assert bounds(preset="sapo", loss="clip", ratio="sequence") == (3e-4, 4e-4)
+    assert bounds(preset="cispo", ratio="sequence") == (None, 4.0)
+    # What is written stands, and a name that is written as in the preset changes nothing.
+    assert bounds(preset="gspo", ratio="token", clip_high=0.3) == (0.2, 0.3)
+    assert bounds(preset="dapo", ratio="token", loss="clip") == (0.2, 0.28)
+
+
+def test_the_authors_code_brings_its_alpha():
+    assert config_of(weighting=["agrae"], agrae={"variant": "code"}).agrae.alpha == 1.0
+    assert config_of(weighting=["agrae"], agrae={"variant": "code", "alpha": 0.7}).agrae.alpha == 0.7
+
+
+@pytest.mark.parametrize("weighting", [5, True, "agrae", {"agrae": 1}])
+def test_a_weighting_that_is_no_list_is_refused_at_its_place(weighting):
+    with pytest.raises(ValidationError) as refused:
+        config_of(weighting=weighting)
+    assert refused.value.errors()[0]["loc"] == ("weighting",)

@@ -69,6 +69,14 @@ def test_collect_undoes_share(monkeypatch, size):
         assert one.collect(part) == items
 
 
+@pytest.mark.parametrize("held", [[(0, 1, 2, 3), ()], [(0, 2, 3), (1,)], [(3,), (2, 0, 1)], [(), (), (1, 0, 2, 3)]])
+def test_merge_orders_what_is_held_unevenly(monkeypatch, held):
+    parts = [[{number: f"item {number}" for number in numbers}] for numbers in held]
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: parts)
+    for rank, mine in enumerate(parts):
+        assert world(monkeypatch, len(held), rank).merge(mine[0]) == [f"item {number}" for number in range(4)]
+
+
 @pytest.mark.parametrize("bucket", [1, 7, 1000])
 def test_gradients_are_summed_in_any_buckets(monkeypatch, bucket):
     two = world(monkeypatch, 2)
