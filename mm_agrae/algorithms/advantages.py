@@ -39,7 +39,7 @@ def group(
         rewards: Verifier rewards, any finite scale; NaN for a rollout without a reward.
         correct: True where the answer is correct.
         std: "biased" and "unbiased" divide by the standard deviation of the group, taken over G or G - 1; "batch" by
-            the biased one of the centred rewards of all scored rollouts; "none" does not divide.
+            the biased one of the centred rewards of all scored rollouts that are passed; "none" does not divide.
         std_eps: Added to the standard deviation, in reward units; 0 or more.
 
     Returns:
@@ -110,7 +110,7 @@ def _deviations(rewards: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
     if bool(rewards.isinf().any()):
         raise ValueError("a reward is infinite, but rewards must be finite (or NaN for a rollout without one).")
     scored = ~rewards.isnan()
-    exact = rewards.to(torch.float64).masked_fill(~scored, 0.0)
+    exact = rewards.to(torch.float64).nan_to_num(nan=0.0)
     means = exact.sum(dim=1, keepdim=True) / scored.sum(dim=1, keepdim=True).clamp(min=1)
     # Not by a spread of 0: the mean of equal rewards such as 0.9 is off by a rounding error, and dividing that by a
     # standard deviation of the same size would make it an advantage of order one.

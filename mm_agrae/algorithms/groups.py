@@ -83,7 +83,6 @@ def has_equal_rewards(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, " P"]:
     Compared as max == min: the mean of equal rewards such as 0.9 is off by a rounding error, which a division by a
     standard deviation of the same size would turn into an advantage of order one.
     """
-    unscored = rewards.isnan()
-    highest = rewards.masked_fill(unscored, -math.inf).amax(dim=1)
-    lowest = rewards.masked_fill(unscored, math.inf).amin(dim=1)
+    highest = rewards.nan_to_num(nan=-math.inf).amax(dim=1)
+    lowest = rewards.nan_to_num(nan=math.inf).amin(dim=1)
     return highest <= lowest

@@ -98,12 +98,12 @@ def elastic(
         )
     rate = success_rate(correct)[:, None]
     variance = torch.where(rate.isnan(), 0.125, rate * (1 - rate))  # 1/8 is where the macro factor is 1
-    size = advantages.to(torch.float64).abs()
+    size = advantages.abs()
+    # [P, G] float32 times [P, 1] float64 is float64, so a bound near 1 is rounded once, at the end.
     stretch = (1 + micro * torch.tanh(size - 1)) * (1 + macro * (8 * variance - 1))
     stretch = stretch.clamp(min=1 / MAX_STRETCH, max=MAX_STRETCH)
-    nowhere = torch.zeros_like(stretch)
-    low = nowhere if clip_low is None else 1 - (clip_low * stretch).clamp(max=max(clip_low, MAX_CLIP_LOW))
-    high = nowhere + math.inf if clip_high is None else 1 + clip_high * stretch
+    low = 0 * stretch if clip_low is None else 1 - (clip_low * stretch).clamp(max=max(clip_low, MAX_CLIP_LOW))
+    high = math.inf * stretch if clip_high is None else 1 + clip_high * stretch
     return ClipBounds(low=low.to(torch.float32), high=high.to(torch.float32))
 
 
