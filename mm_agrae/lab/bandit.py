@@ -57,7 +57,7 @@ CONTESTANTS = (
     Contestant("sample level only", {"weighting": ["agrae_sample_level"]}),
     Contestant("HA-DW", {"weighting": ["hadw"]}),
     Contestant("GRPO, 4 updates", {}, 4),
-    Contestant("ETR, 4 updates", {"trust_region": "elastic"}, 4),
+    Contestant("ETR (reconstructed), 4 updates", {"trust_region": "elastic"}, 4),
 )
 
 

@@ -51,8 +51,8 @@ EXPECTATIONS = (
     Expectation("A-GRAE paper", "sample level only", "pass_1", +1),
     Expectation("A-GRAE paper", "group level only, α = 1", "pass_k", +1),
     Expectation("HA-DW paper", "HA-DW", "pass_1", +1),
-    Expectation("ETR paper", "ETR, 4 updates", "pass_1", +1, "GRPO, 4 updates"),
-    Expectation("ETR paper", "ETR, 4 updates", "entropy", +1, "GRPO, 4 updates"),
+    Expectation("ETR paper, of another form", "ETR (reconstructed), 4 updates", "pass_1", +1, "GRPO, 4 updates"),
+    Expectation("ETR paper, of another form", "ETR (reconstructed), 4 updates", "entropy", +1, "GRPO, 4 updates"),
 )
 
 

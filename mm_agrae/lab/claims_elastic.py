@@ -139,10 +139,10 @@ def _opposed() -> Claim:
 
 
 def _sides() -> Claim:
-    def cut(generator: torch.Generator, ratio: float, positive: bool) -> Tensor:
+    def left(generator: torch.Generator, ratio: float, positive: bool) -> Tensor:
         flags = draw_mixed(generator, SIZE, 0.5, num_groups=5000)
-        slope = gradient(base(flags), _elastic(flags), ratio)[1]
-        return (slope[flags if positive else ~flags] == 0).all().to(torch.float64)
+        share = gradient(base(flags), _elastic(flags), ratio)[1] / (-ratio * base(flags))
+        return share[flags if positive else ~flags].mean()
 
     return Claim(
         id="E3",
@@ -152,9 +152,9 @@ def _sides() -> Claim:
         caveat=RECONSTRUCTED,
         cases=tuple(
             Case(
-                parameters=f"A {'>' if positive else '<'} 0, ρ = {ratio}: gradient cut (1) or whole (0)",
-                closed=float((ratio > 1) == positive),
-                observe=lambda generator, ratio=ratio, positive=positive: cut(generator, ratio, positive),  # type: ignore[misc]
+                parameters=f"A {'>' if positive else '<'} 0, ρ = {ratio}: mean share of the gradient -ρA that is left",
+                closed=float((ratio > 1) != positive),
+                observe=lambda generator, ratio=ratio, positive=positive: left(generator, ratio, positive),  # type: ignore[misc]
             )
             for positive in (True, False)
             for ratio in (0.5, 2.0)

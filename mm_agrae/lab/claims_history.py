@@ -123,7 +123,7 @@ def _bias() -> Claim:
             *(case(SIZE, p) for p in (0.05, 0.1, 0.2, 0.3, 0.4)),
             case(SIZE, 0.5, ", no bias"),
             case(SIZE, 0.9, ", minus that of p = 0.1"),
-            case(SIZE, 0.001, ", near 1/G"),
+            case(SIZE, 0.01, ", on the way to 1/G"),
             case(2, 0.2, ", ½ - p"),
         ),
     )
@@ -174,8 +174,8 @@ def _averages() -> Claim:
         statement="Averaged over hard prompts, a mixed group overestimates its prompt more often than not.",
         formula="2 ∫_0^½ P(p̂ > p | S) dp;  G/2 ∫_0^(2/G) P(p̂ > p | S) dp → 0.78181 as G → ∞",
         caveat="The average is over prompts, each with mixed groups of its own: not over mixed groups of a data set, "
-        "where prompts with more mixed groups count more. The value 0.78181 is the limit of large groups; G = 8 has "
-        "0.78113.",
+        "where prompts with more mixed groups count more. 0.78181 is the limit of large groups, which no case reaches: "
+        "G = 8 has 0.78113.",
         cases=(*(case(size, 0.5, "½") for size in range(2, 9)), *limits),
     )
 

@@ -88,8 +88,12 @@ def load_matrix(path: Path) -> Matrix:
 
 
 def overrides(matrix: Matrix, algorithm: str, seed: int) -> list[str]:
-    """The overrides of one cell, as the command line takes them; later ones win, so an algorithm's come last."""
-    settings = {**matrix.common, **matrix.algorithms[algorithm]}
+    """The overrides of one cell, as the command line takes them; an algorithm's win over the common ones.
+
+    Whole sections come first: one that came later would undo the single settings inside it.
+    """
+    merged = {**matrix.common, **matrix.algorithms[algorithm]}
+    settings = dict(sorted(merged.items(), key=lambda setting: "." in setting[0]))
     lines = [f"{key}={json.dumps(_with_seed(value, seed), ensure_ascii=False)}" for key, value in settings.items()]
     return [f"seed={seed}", *lines]
 
@@ -122,7 +126,8 @@ def _settings_problems(settings: Settings) -> Iterator[str]:
     for key, value in settings.items():
         if key == "seed":
             yield "a cell's seed comes from seeds. Take the setting `seed` away."
-        if isinstance(value, Mapping) and "." not in key and key != "algorithm":
+        # Meant as a whole: an algorithm, and the sets to measure on.
+        if isinstance(value, Mapping) and key.partition(".")[0] != "algorithm" and key != "data.eval":
             inner = next(iter(value), "key")
             yield (
                 f"{key!r} with a mapping would put every other key of that section back to its default. "

@@ -21,7 +21,8 @@ from mm_agrae.report.page import Badge, Section, Table, write_page
 CLAIM_HEADERS = ("Case", "Closed form", "Enumerated", "Observed", "Interval", "Draws", "Verdict")
 LEAD = (
     "What group-relative estimators do, as claims with a formula. Every value is computed in plain arithmetic and "
-    "observed by passing drawn groups through the functions that training uses. Beside it, a small softmax bandit that "
+    "observed by passing drawn groups through the functions that training uses. H1 to H5 are facts of sampling: of "
+    "the library they need only its success rate and its idea of a mixed group. Beside it, a small softmax bandit that "
     "every estimator learns."
 )
 SYMBOLS = (

@@ -202,7 +202,9 @@ def test_one_seed_allows_no_verdict():
 def test_findings_are_written_from_the_numbers():
     low, high = race_of(GRPO=(0.5, 0.6), **{"HA-DW": (0.1, 0.2)}), race_of(GRPO=(0.5, 0.6), **{"HA-DW": (0.8, 0.9)})
     # Four updates go furthest, and are not compared with one.
-    full = dict.fromkeys(NAMES, low.courses["GRPO"]) | {"ETR, 4 updates": {5: measured(pass_1=[1.0, 1.0])}}
+    full = dict.fromkeys(NAMES, low.courses["GRPO"]) | {
+        "ETR (reconstructed), 4 updates": {5: measured(pass_1=[1.0, 1.0])}
+    }
     sentences = findings(Race(full | low.courses), Race(full | high.courses))
     assert "4 updates" not in "".join(sentences)
     assert "lowest with HA-DW (0.150)" in sentences[0]

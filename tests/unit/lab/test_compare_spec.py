@@ -53,6 +53,20 @@ def test_an_algorithm_replaces_the_whole_one_of_the_recipe(tmp_path: Path) -> No
     assert (config.algorithm.preset, config.algorithm.weighting) == ("grpo", ())
 
 
+def test_a_whole_algorithm_leaves_single_settings_in_place(tmp_path: Path) -> None:
+    """Common to all cells, or named before the mapping: neither is undone by it."""
+    text = MATRIX.replace("common:\n", "common:\n  algorithm.beta: 0.05\n")
+    text = text.replace("A: {algorithm", "A: {algorithm.clip_high: 0.3, algorithm")
+    config = parse_config(RECIPE, overrides(load_matrix(write(tmp_path, text)), "A", 3))
+    assert (config.algorithm.preset, config.algorithm.beta, config.algorithm.clip_high) == ("grpo", 0.05, 0.3)
+
+
+def test_a_mapping_would_put_the_rest_of_its_section_back(tmp_path: Path) -> None:
+    text = MATRIX.replace("common:\n", "common:\n  train.optim: {lr: 3e-4}\n")
+    with pytest.raises(ConfigError, match=r"Name its keys one by one: train\.optim\.lr"):
+        load_matrix(write(tmp_path, text))
+
+
 def test_an_algorithm_has_the_last_word(tmp_path: Path) -> None:
     matrix = load_matrix(write(tmp_path, MATRIX))
     assert parse_config(RECIPE, overrides(matrix, "C", 3)).model.path == "elsewhere"
