@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,8 @@ from mm_agrae.store.atomic import write_text
 Log = Callable[[str], None]
 
 POLL_S = 0.2
+# Begins the log of each attempt.
+ATTEMPT = "$ mm-agrae "
 # A run that is asked to stop may be in the middle of a checkpoint.
 STOP_S = 60.0
 
@@ -120,6 +123,8 @@ def start(cell: Cell, *, jobs: int, lock: int) -> subprocess.Popen[bytes]:
     # Another number of threads rounds differently, so whoever sets it decides.
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
     with cell.log.open("ab") as log:
+        log.write(f"{ATTEMPT}{shlex.join(arguments)}\n".encode())
+        log.flush()
         return subprocess.Popen(
             [sys.executable, "-m", "mm_agrae.cli.main", *arguments],
             stdin=subprocess.DEVNULL,
@@ -136,11 +141,9 @@ def settle(cell: Cell, code: int) -> str:
     """What became of a run that ended, in words; the reason of a failure is kept beside the cell."""
     if code == 0 and state(cell) == "finished":
         return ", ".join(_headline(cell))
-    lines = cell.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    reasons = [line for line in lines if line.startswith("error: ")] or [line for line in lines if line.strip()]
-    reason = reasons[-1] if reasons else "it said nothing"
-    write_text(cell.failure, f"exit code {code}: {reason}\n")
-    return f"failed with exit code {code} ({reason}), see {cell.log}"
+    reason = f"exit code {code}: {_last_words(cell)}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
+    write_text(cell.failure, f"{reason}\n")
+    return f"failed, {reason}; see {cell.log},"
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -174,9 +177,17 @@ def _headline(cell: Cell) -> Iterator[str]:
             yield f"{key.removeprefix('eval/')} {result.before[key]:.3f} -> {result.after[key]:.3f}"
 
 
+def _last_words(cell: Cell) -> str:
+    """The error that the last attempt told, else its last line."""
+    attempt = cell.log.read_text(encoding="utf-8", errors="replace").rpartition(ATTEMPT)[2]
+    lines = [line for line in attempt.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines)[-1]
+
+
 def _lack(cell: Cell) -> str:
     if cell.failure.exists():
-        return f"{cell.name} failed: {cell.failure.read_text(encoding='utf-8').strip()}"
+        return f"{cell.name} failed, {cell.failure.read_text(encoding='utf-8').strip()}"
     if state(cell) == "absent":
         return f"{cell.name} was not run."
     return f"{cell.name} is at step {steps_done(cell)} of {cell.config.train.num_steps}."

@@ -55,6 +55,8 @@ class Comparison:
 
     Attributes:
         settings: Algorithm -> its settings as the matrix has them.
+        start: Metric -> estimate before training over all seeds that a run finished; empty unless all runs of a seed
+            measured the same there.
         missing: What is not finished, in words; empty when the matrix is complete.
     """
 
@@ -63,6 +65,7 @@ class Comparison:
     baseline: str
     metrics: tuple[str, ...]
     settings: Mapping[str, Mapping[str, Any]]
+    start: Mapping[str, Estimate]
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...]
     missing: tuple[str, ...]
@@ -101,12 +104,23 @@ def compare(matrix: Matrix, results: Sequence[Result], *, missing: Sequence[str]
         baseline=matrix.baseline,
         metrics=matrix.metrics,
         settings=matrix.algorithms,
+        start=_start(results, matrix),
         rows=tuple(_row(name, of(name), matrix.metrics) for name in matrix.algorithms),
         differences=tuple(
             _difference(name, other, of(name), of(other), matrix.metrics) for name, other in comparisons(matrix)
         ),
         missing=tuple(missing),
     )
+
+
+def _start(results: Sequence[Result], matrix: Matrix) -> dict[str, Estimate]:
+    by_seed: dict[int, Result] = {}
+    for result in results:
+        known = by_seed.setdefault(result.seed, result)
+        if any(known.before[metric] != result.before[metric] for metric in matrix.metrics):
+            return {}
+    found = list(by_seed.values())
+    return {metric: estimate([one.before[metric] for one in found]) for metric in matrix.metrics if found}
 
 
 def _row(algorithm: str, results: Mapping[int, Result], metrics: Sequence[str]) -> Row:

@@ -16,6 +16,7 @@ from mm_agrae.report.plots import Bars, Series, bar_chart, line_chart
 from mm_agrae.store.atomic import write_json, write_text
 
 NOT_MEASURED = "–"
+PERCENT = f"{100 * LEVEL:.0f} %"
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
@@ -63,14 +64,13 @@ def after_table(comparison: Comparison) -> Table:
     """One row per algorithm; the figures before training first, once where all algorithms share them."""
     metrics = comparison.metrics
     headers = ["algorithm", "seeds", *(_label(metric, metrics) for metric in metrics), "time per run"]
-    measured = [row for row in comparison.rows if row.seeds]
-    shared = bool(measured) and all(row.before == measured[0].before for row in measured)
     rows: list[list[Cell]] = []
-    if shared:
-        rows.append(["before training", str(len(measured[0].seeds)), *_figures(measured[0].before, metrics), ""])
+    if comparison.start:
+        num = next(iter(comparison.start.values())).num
+        rows.append(["before training", str(num), *_figures(comparison.start, metrics), ""])
     for row in comparison.rows:
         seconds = NOT_MEASURED if row.seconds is None else f"{row.seconds:.0f} s"
-        if not shared:
+        if row.seeds and not comparison.start:
             before = _figures(row.before, metrics)
             rows.append([f"{row.algorithm}, before", str(len(row.seeds)), *before, ""])
         rows.append([row.algorithm, str(len(row.seeds)), *_figures(row.after, metrics), seconds])
@@ -108,7 +108,7 @@ def _interval_note(comparison: Comparison) -> str:
     if len(comparison.seeds) == 1:
         return "One seed: there is no interval over seeds, and a difference may be chance."
     return (
-        f"Mean over seeds ± half the width of its {LEVEL:.0%} t-interval. Each seed has its own problems, initial "
+        f"Mean over seeds ± half the width of its {PERCENT} t-interval. Each seed has its own problems, initial "
         "weights and completions, so the interval of a single row holds their variation too; the paired differences "
         "are free of what the seeds share."
     )
@@ -196,7 +196,8 @@ def _bars(comparison: Comparison) -> list[Chart]:
         )
     names = [row.algorithm for row in rows]
     svg = bar_chart(names, bars, slug="after", title="Means after training; the table has the figures", fraction=True)
-    return [Chart(svg, f"Lines: {LEVEL:.0%} t-interval over seeds.", "After training", legend_of(bars))]
+    lines = f"Lines: {PERCENT} t-interval over seeds, where there are several."
+    return [Chart(svg, lines, "After training", legend_of(bars))]
 
 
 def _curves(comparison: Comparison) -> list[Chart]:

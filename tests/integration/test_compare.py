@@ -87,9 +87,9 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(
     assert ended.returncode == 1
     assert "[1/3] GRPO seed 3: held_out/pass@1 0." in ended.stdout
     assert "[2/3] Dr.GRPO seed 3: held_out/pass@1 0." in ended.stdout
-    assert "[3/3] Broken seed 3: failed with exit code 2 (error: model.path '/nowhere/model'" in ended.stdout
+    assert "[3/3] Broken seed 3: failed, exit code 2: error: model.path '/nowhere/model'" in ended.stdout
     table = (out / "comparison.md").read_text(encoding="utf-8")
-    assert "Broken seed 3 failed: exit code 2: error: model.path" in table
+    assert "Broken seed 3 failed, exit code 2: error: model.path" in table
     assert "| Broken | 0 | – | – |" in table
     figures = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
     last = run_files.metrics(RunDir.open(out / "Dr.GRPO" / "seed_3"))[-1]
@@ -132,7 +132,7 @@ def test_a_table_alone_runs_nothing(
     logs = {path: path.read_bytes() for path in out.glob("*/*.log")}
     (out / "comparison.md").unlink()
     code, said, _ = command("compare", matrix, "--out", out, "--table-only")
-    assert (code, "missing: Broken seed 3 failed" in said) == (0, True)
+    assert (code, "missing: Broken seed 3 failed," in said) == (0, True)
     assert (out / "comparison.md").exists()
     assert {path: path.read_bytes() for path in out.glob("*/*.log")} == logs
 

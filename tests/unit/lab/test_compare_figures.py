@@ -85,6 +85,15 @@ def test_a_start_that_all_share_is_one_row(full: Comparison) -> None:
     assert rows[1] == ["GRPO", "3", "0.400 ± 0.497", "0.600 ± 0.497", "34 s"]
 
 
+def test_a_start_is_shared_also_where_seeds_are_missing(tmp_path: Path) -> None:
+    part = comparison(tmp_path, {"GRPO": GRPO, "GRPO+A-GRAE": {1: 0.5}})
+    assert [row[:3] for row in after_table(part).rows] == [
+        ["before training", "3", "0.250 ± 0.000"],
+        ["GRPO", "3", "0.400 ± 0.497"],
+        ["GRPO+A-GRAE", "1", "0.500"],
+    ]
+
+
 def test_starts_that_differ_have_rows_of_their_own(tmp_path: Path) -> None:
     rows = after_table(comparison(tmp_path, {"GRPO": GRPO, "GRPO+A-GRAE": AGRAE}, before=0.3)).rows
     assert [row[0] for row in rows] == ["GRPO, before", "GRPO", "GRPO+A-GRAE, before", "GRPO+A-GRAE"]
