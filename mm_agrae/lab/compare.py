@@ -64,6 +64,7 @@ class Comparison:
     seeds: tuple[int, ...]
     baseline: str
     metrics: tuple[str, ...]
+    notes: tuple[str, ...]
     settings: Mapping[str, Mapping[str, Any]]
     start: Mapping[str, Estimate]
     rows: tuple[Row, ...]
@@ -103,6 +104,7 @@ def compare(matrix: Matrix, results: Sequence[Result], *, missing: Sequence[str]
         seeds=matrix.seeds,
         baseline=matrix.baseline,
         metrics=matrix.metrics,
+        notes=matrix.notes,
         settings=matrix.algorithms,
         start=_start(results, matrix),
         rows=tuple(_row(name, of(name), matrix.metrics) for name in matrix.algorithms),

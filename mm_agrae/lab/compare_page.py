@@ -49,7 +49,7 @@ def sections(comparison: Comparison, *, drawn: bool) -> list[Section]:
         Section("Missing", paragraphs=comparison.missing),
         Section(
             "After training",
-            paragraphs=[_interval_note(comparison)],
+            paragraphs=[_interval_note(comparison), *comparison.notes],
             tables=[after_table(comparison)],
             charts=_bars(comparison) if drawn else (),
         ),

@@ -41,6 +41,7 @@ class Matrix(Section):
     pairs: tuple[tuple[AlgorithmName, AlgorithmName], ...] = Field(
         default=(), description="Further pairs to compare, the first against the second."
     )
+    notes: tuple[str, ...] = Field(default=(), description="What a reader of the table must know; shown with it.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Matrix:

@@ -33,6 +33,7 @@ def matrix(folder: Path, *, seeds: Sequence[int] = (0, 1, 2), recipe: str = RECI
                 "GRPO": {"algorithm": {"preset": "grpo"}},
                 "GRPO+A-GRAE": {"algorithm": {"preset": "grpo", "weighting": ["agrae"]}},
             },
+            "notes": ("GRPO drew two samples.",),
             "metrics": ("eval/held_out/pass@1", "eval/held_out/truncated"),
         }
     )

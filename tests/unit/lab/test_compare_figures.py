@@ -121,6 +121,7 @@ def test_markdown_holds_the_tables_and_says_how_often_it_looked(full: Comparison
     assert '| GRPO+A-GRAE | algorithm={"preset": "grpo", "weighting": ["agrae"]} |' in text
     assert "2 of 2 intervals exclude 0; if nothing differed, about 0.1 would by chance" in text
     assert "GRPO seed 9 was not run." in text
+    assert "GRPO drew two samples." in text
     assert "2 algorithms, 3 seeds each (0, 1, 2)" in text
 
 
