@@ -225,8 +225,7 @@ Bins = Mapping[str, tuple[tuple[str, ...], Tensor]]
 
 def _bins(log: Log, flags: Tensor) -> Bins:
     """Kind -> (names, bin of each group); kinds that tell nothing apart are left out."""
-    rows = success_bins(flags)
-    found: dict[str, tuple[tuple[str, ...], Tensor]] = {"success rate": (SUCCESS_BINS, rows)}
+    found: dict[str, tuple[tuple[str, ...], Tensor]] = {"success rate": (SUCCESS_BINS, success_bins(flags))}
     levels = ["none" if level is None else str(level) for level in log.difficulties]
     known = sorted({level for level in log.difficulties if level is not None})
     for kind, labels, order in (
@@ -236,7 +235,7 @@ def _bins(log: Log, flags: Tensor) -> Bins:
         names = tuple(name for name in order if name in set(labels))
         if len(names) > 1:
             places = {name: place for place, name in enumerate(names)}
-            found[kind] = (names, torch.tensor([places[label] for label in labels]).masked_fill(rows < 0, -1))
+            found[kind] = (names, torch.tensor([places[label] for label in labels]))
     return found
 
 

@@ -11,7 +11,7 @@ from mm_agrae.lab.replay import replay, run_replay
 from mm_agrae.lab.replay_algorithms import DEFAULT_NAMES
 from mm_agrae.lab.replay_figures import Signs
 from mm_agrae.lab.replay_summary import MEANINGS, Figures, GroupView, Kinds, Opinion, Summary, to_json
-from mm_agrae.lab.replay_tables import percent, shortened, signed
+from mm_agrae.lab.replay_tables import bound_table, clip_table, percent, shortened, signed
 
 GRPO = {1: [[1, 1, -1, -1], [0, 0, 0, 0]], 2: [[3**0.5, -(3**-0.5), -(3**-0.5), -(3**-0.5)]]}
 
@@ -93,6 +93,31 @@ def test_clip_budgets_of_elastic_beside_fixed(run):
     assert found["algorithms"]["grpo+elastic"]["clip_low"][2] == pytest.approx(0.25)
     assert found["algorithms"]["grpo+elastic"]["clip_high"][2] == pytest.approx(0.25)
     assert found["algorithms"]["sapo"]["clip_high"] == [None] * 6
+
+
+def test_the_bound_that_acts_is_shown_or_a_dash(run):
+    summary = replay(run, algorithms=["grpo", "sapo", "nsr"])
+    view = next(view for view in summary.groups if view.step == 2)
+    # One correct rollout, three wrong ones; sapo has no bounds, and nsr no advantage for the correct one.
+    wrong = ["≥ 0.8", "–", "≥ 0.8"]
+    assert [row[1:] for row in bound_table(view).rows] == [["≤ 1.2", "–", "–"], wrong, wrong, wrong]
+    # By success rate 0, (0, ¼], (¼, ½] and none above; only nsr has an advantage at 0.
+    rooms = {row[0]: row[1:] for row in clip_table(summary).rows}
+    assert rooms["grpo"] == ["– / –", "0.2 / 0.2", "0.2 / 0.2", "– / –", "– / –", "– / –"]
+    assert rooms["sapo"] == ["– / –"] * 6
+    assert rooms["nsr"][:3] == ["0.2 / –"] * 3
+
+
+def test_kinds_that_tell_nothing_apart_are_left_out(tmp_path):
+    groups = [group("Cw", family="charts"), group("cw", family="charts"), group("??", family="charts")]
+    assert list(figures(write_steps(tmp_path, {1: groups}), "grpo")["kinds"]) == ["success rate"]
+
+
+def test_a_rollout_left_out_of_the_loss_is_no_difference(tmp_path):
+    groups = [group("CCww", lengths=[3, LIMIT, 3, 3])]
+    recorded = {1: [[1, 1, -1, -1]]}
+    run = write_steps(tmp_path, {1: groups}, advantages=recorded, algorithm={"overlong": "mask"})
+    assert figures(run, "run")["recorded_difference"] == 0
 
 
 def test_anchors_are_traced(run):
