@@ -20,10 +20,10 @@ from typing import NoReturn
 import typer
 
 from mm_agrae.errors import CheckpointError
-from mm_agrae.lab.compare import compare as figures_of
-from mm_agrae.lab.compare_cells import Cell, cells, read_result, state, steps_done
-from mm_agrae.lab.compare_page import write_comparison
-from mm_agrae.lab.compare_spec import Matrix, load_matrix
+from mm_agrae.lab.compare.cells import Cell, cells, read_result, state, steps_done
+from mm_agrae.lab.compare.page import write_comparison
+from mm_agrae.lab.compare.results import compare as figures_of
+from mm_agrae.lab.compare.spec import Matrix, load_matrix
 from mm_agrae.store.atomic import write_text
 
 Log = Callable[[str], None]

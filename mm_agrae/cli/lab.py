@@ -17,7 +17,7 @@ def theory(
     num_seeds: Annotated[int, typer.Option(help="Runs of the bandit per estimator.", min=2)] = 10,
 ) -> None:
     """Check what the papers claim, by computing it and by simulating it; fails if a claim does not hold."""
-    from mm_agrae.lab.theory import run_theory
+    from mm_agrae.lab.theory.run import run_theory
 
     holds = run_theory(out, seed=seed, num_seeds=num_seeds, log=_say)
     _say(f"page: {out / 'theory.html'}")
@@ -36,7 +36,7 @@ def replay(
     groups: Annotated[int, typer.Option(help="Groups shown one by one.", min=0)] = 12,
 ) -> None:
     """Run recorded rollouts through several algorithms, side by side."""
-    from mm_agrae.lab.replay import run_replay
+    from mm_agrae.lab.replay.run import run_replay
 
     _say(f"page: {run_replay(run, algorithms=algorithms or (), out=out, num_groups=groups, log=_say)}")
 

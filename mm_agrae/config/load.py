@@ -53,7 +53,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "recipe") -> RunConfig:
     """The same from YAML text; `origin` names it in errors."""
-    values = _parse_yaml(text, origin)
+    values = parse_yaml(text, origin)
     if not isinstance(values, dict):
         raise ConfigError(
             f"{origin} holds {type(values).__name__}, but must hold keys and values. Start from a file in configs/."
@@ -72,7 +72,7 @@ def config_hash(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _parse_yaml(text: str, origin: str) -> Any:
+def parse_yaml(text: str, origin: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -96,7 +96,7 @@ def _apply(values: dict, override: str) -> None:
         # A copy: sections that share a YAML anchor are one object, and only the one that is named may change.
         target[parent] = dict(child)
         target = target[parent]
-    target[last] = _parse_yaml(text, f"the value of override {override!r}")
+    target[last] = parse_yaml(text, f"the value of override {override!r}")
 
 
 def _explain(error: ValidationError, origin: str) -> Iterator[str]:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm_agrae.lab.compare_cells import Cell
-from mm_agrae.lab.compare_spec import Matrix
+from mm_agrae.lab.compare.cells import Cell
+from mm_agrae.lab.compare.spec import Matrix
 
 RECIPE = """\
 name: fake

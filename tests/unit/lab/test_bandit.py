@@ -6,7 +6,20 @@ import pytest
 import torch
 
 from mm_agrae.algorithms import ADVANTAGES
-from mm_agrae.lab.bandit import (
+from mm_agrae.lab.bandit.figures import (
+    EXPECTATIONS,
+    FIGURES,
+    Expectation,
+    Race,
+    difference_table,
+    expectation_table,
+    findings,
+    outcome,
+    run_race,
+    written,
+)
+from mm_agrae.lab.bandit.level import level_table, reaching
+from mm_agrae.lab.bandit.run import (
     CONFIDENT,
     CONTESTANTS,
     GROUP_SIZE,
@@ -21,20 +34,7 @@ from mm_agrae.lab.bandit import (
     run_bandit,
     sample,
 )
-from mm_agrae.lab.bandit_figures import (
-    EXPECTATIONS,
-    FIGURES,
-    Expectation,
-    Race,
-    difference_table,
-    expectation_table,
-    findings,
-    outcome,
-    run_race,
-    written,
-)
-from mm_agrae.lab.bandit_level import level_table, reaching
-from mm_agrae.lab.compare_statistics import estimate
+from mm_agrae.lab.seed_statistics import estimate
 from mm_agrae.report.page import Badge
 
 NAMES = [one.name for one in CONTESTANTS]
@@ -84,7 +84,7 @@ def test_one_step_of_grpo_is_the_policy_gradient():
     mass = world.logits[0].softmax(dim=1)[:, None]
     expected = world.logits[0] + LEARNING_RATE / GROUP_SIZE * (advantages[..., None] * (one_hot - mass)).sum(dim=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mm_agrae.lab.bandit._generator", lambda *given: torch.Generator().manual_seed(1))
+        patch.setattr("mm_agrae.lab.bandit.run._generator", lambda *given: torch.Generator().manual_seed(1))
         found = course(Contestant("GRPO", {}), world, num_steps=1)
     assert ends(found) == {
         figure: pytest.approx(values.tolist(), abs=1e-12)

@@ -9,7 +9,7 @@ import pytest
 from fake_cells import RECIPE, finish, matrix, save
 
 from mm_agrae.errors import CheckpointError, ConfigError
-from mm_agrae.lab.compare_cells import Cell, cells, read_result, state, steps_done
+from mm_agrae.lab.compare.cells import Cell, cells, read_result, state, steps_done
 
 
 @pytest.fixture

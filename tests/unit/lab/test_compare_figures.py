@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fake_cells import finish, matrix
 
-from mm_agrae.lab.compare import Comparison, compare
-from mm_agrae.lab.compare_cells import cells, read_result
-from mm_agrae.lab.compare_page import after_table, difference_table, markdown, write_comparison
-from mm_agrae.lab.compare_statistics import Wins
+from mm_agrae.lab.compare.cells import cells, read_result
+from mm_agrae.lab.compare.page import after_table, difference_table, markdown, write_comparison
+from mm_agrae.lab.compare.results import Comparison, compare
+from mm_agrae.lab.seed_statistics import Wins
 from mm_agrae.report.page import Badge
 
 PASS, TRUNCATED = "eval/held_out/pass@1", "eval/held_out/truncated"

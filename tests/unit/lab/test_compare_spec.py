@@ -10,7 +10,7 @@ from fake_cells import RECIPE
 from mm_agrae.config import load_config
 from mm_agrae.config.load import parse_config
 from mm_agrae.errors import ConfigError
-from mm_agrae.lab.compare_spec import comparisons, load_matrix, overrides
+from mm_agrae.lab.compare.spec import comparisons, load_matrix, overrides
 
 MATRIX = """\
 title: Three of them

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mm_agrae.lab.compare_statistics import Estimate, Wins, estimate, problem_wins, t_coverage, t_quantile, wins
+from mm_agrae.lab.seed_statistics import Estimate, Wins, estimate, problem_wins, t_coverage, t_quantile, wins
 
 # Two-sided 95 % points, from the tables of any statistics book.
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 29: 2.045, 120: 1.980}

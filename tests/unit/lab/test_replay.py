@@ -7,11 +7,11 @@ import pytest
 from replay_logs import LIMIT, group, write_steps
 
 from mm_agrae.errors import ConfigError, DataError
-from mm_agrae.lab.replay import replay, run_replay
-from mm_agrae.lab.replay_algorithms import DEFAULT_NAMES
-from mm_agrae.lab.replay_figures import Signs
-from mm_agrae.lab.replay_summary import MEANINGS, Figures, GroupView, Kinds, Opinion, Summary, to_json
-from mm_agrae.lab.replay_tables import bound_table, clip_table, percent, shortened, signed
+from mm_agrae.lab.replay.algorithms import DEFAULT_NAMES
+from mm_agrae.lab.replay.figures import Signs
+from mm_agrae.lab.replay.run import replay, run_replay
+from mm_agrae.lab.replay.summary import MEANINGS, Figures, GroupView, Kinds, Opinion, Summary, to_json
+from mm_agrae.lab.replay.tables import bound_table, clip_table, percent, shortened, signed
 
 GRPO = {1: [[1, 1, -1, -1], [0, 0, 0, 0]], 2: [[3**0.5, -(3**-0.5), -(3**-0.5), -(3**-0.5)]]}
 
@@ -255,7 +255,7 @@ def test_numbers_in_words():
 
 def test_no_model_library_is_loaded(run):
     program = (
-        "import sys; from pathlib import Path; from mm_agrae.lab.replay import run_replay\n"
+        "import sys; from pathlib import Path; from mm_agrae.lab.replay.run import run_replay\n"
         "run_replay(Path(sys.argv[1]), algorithms=['grpo+hadw'], log=lambda line: None)\n"
         "print(sorted({'transformers', 'accelerate', 'peft', 'datasets', 'sympy', 'wandb'} & set(sys.modules)))"
     )

@@ -7,7 +7,7 @@ from replay_logs import LIMIT, group, write_steps
 from mm_agrae.algorithms.advantages import group as group_advantage
 from mm_agrae.config.algorithm import AlgorithmConfig
 from mm_agrae.errors import ConfigError
-from mm_agrae.lab.replay_algorithms import (
+from mm_agrae.lab.replay.algorithms import (
     DEFAULT_NAMES,
     RunSettings,
     parse_algorithm,
@@ -16,7 +16,7 @@ from mm_agrae.lab.replay_algorithms import (
     reward_flags,
     step_accuracies,
 )
-from mm_agrae.lab.replay_read import read_log
+from mm_agrae.lab.replay.read import read_log
 
 NO_RUN = RunSettings(algorithm=None, max_completion_tokens=None, problem="there is no config.json")
 OWN = RunSettings(

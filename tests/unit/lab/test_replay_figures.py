@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm_agrae.algorithms.trust_region import ClipBounds
-from mm_agrae.lab.replay_figures import (
+from mm_agrae.lab.replay.figures import (
     against_flag_frac,
     clip_budgets,
     compare_signs,

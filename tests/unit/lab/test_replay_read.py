@@ -4,7 +4,7 @@ import pytest
 from replay_logs import group, write_steps
 
 from mm_agrae.errors import DataError
-from mm_agrae.lab.replay_read import read_line, read_log
+from mm_agrae.lab.replay.read import read_line, read_log
 
 
 def file_of(run, step):

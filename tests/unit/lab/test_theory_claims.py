@@ -7,11 +7,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from mm_agrae.lab.claims_draw import draw_mixed_at, expectation, group_with
-from mm_agrae.lab.claims_history import average_overestimation, bias, mean_rate, of_correct, overestimation
-from mm_agrae.lab.claims_judge import Case, Claim, interval_deviations, judge, judge_case
-from mm_agrae.lab.claims_softmax import logit_change, policy_of, unsampled
-from mm_agrae.lab.theory import all_claims
+from mm_agrae.lab.theory.claim import Case, Claim, interval_deviations, judge, judge_case
+from mm_agrae.lab.theory.draws import draw_mixed_at, expectation, group_with
+from mm_agrae.lab.theory.history import average_overestimation, bias, mean_rate, of_correct, overestimation
+from mm_agrae.lab.theory.run import all_claims
+from mm_agrae.lab.theory.softmax import logit_change, policy_of, unsampled
 
 
 @pytest.fixture(scope="module")

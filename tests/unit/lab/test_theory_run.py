@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mm_agrae.errors import ConfigError
-from mm_agrae.lab import theory
-from mm_agrae.lab.claims_judge import Case, Claim
-from mm_agrae.lab.theory_page import value_text
+from mm_agrae.lab.theory import run as theory
+from mm_agrae.lab.theory.claim import Case, Claim
+from mm_agrae.lab.theory.page import value_text
 
 RIGHT = Claim(
     id="A1",

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from mm_agrae.lab.compare_cells import CURVES, Result
-from mm_agrae.lab.compare_spec import Matrix, comparisons
-from mm_agrae.lab.compare_statistics import LEVEL, Estimate, Wins, estimate, problem_wins, wins
+from mm_agrae.lab.compare.cells import CURVES, Result
+from mm_agrae.lab.compare.spec import Matrix, comparisons
+from mm_agrae.lab.seed_statistics import LEVEL, Estimate, Wins, estimate, problem_wins, wins
 from mm_agrae.metrics.catalogue import lookup
 
 

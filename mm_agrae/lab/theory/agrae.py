@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from mm_agrae.algorithms import WEIGHTINGS
-from mm_agrae.lab.claims_asymmetry import DOMINANCE, NUM_STEPS, SIZE, Weigh, shifted, unsampled_case
-from mm_agrae.lab.claims_draw import base, draw_groups, expectation, group_with, magnitude, spread, total
-from mm_agrae.lab.claims_judge import Case, Claim
-from mm_agrae.lab.claims_softmax import Policy, logit_change, policy_of
+from mm_agrae.lab.theory.asymmetry import DOMINANCE, NUM_STEPS, SIZE, Weigh, shifted, unsampled_case
+from mm_agrae.lab.theory.claim import Case, Claim
+from mm_agrae.lab.theory.draws import base, draw_groups, expectation, group_with, magnitude, spread, total
+from mm_agrae.lab.theory.softmax import Policy, logit_change, policy_of
 
 
 def agrae_claims() -> list[Claim]:

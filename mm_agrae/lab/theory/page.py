@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm_agrae.lab.bandit import COLLAPSED, CONFIDENT, GROUP_SIZE, LEARNING_RATE, NUM_CORRECT, NUM_TRAJECTORIES, SUCCESS
-from mm_agrae.lab.bandit_figures import (
+from mm_agrae.lab.bandit.figures import (
     Race,
     charts,
     difference_table,
@@ -14,8 +13,17 @@ from mm_agrae.lab.bandit_figures import (
     final_table,
     findings,
 )
-from mm_agrae.lab.bandit_level import level_table
-from mm_agrae.lab.claims_judge import AGREEMENT, FALSE_ALARM, ROUNDING, Claim, Row
+from mm_agrae.lab.bandit.level import level_table
+from mm_agrae.lab.bandit.run import (
+    COLLAPSED,
+    CONFIDENT,
+    GROUP_SIZE,
+    LEARNING_RATE,
+    NUM_CORRECT,
+    NUM_TRAJECTORIES,
+    SUCCESS,
+)
+from mm_agrae.lab.theory.claim import AGREEMENT, FALSE_ALARM, ROUNDING, Claim, Row
 from mm_agrae.report.page import Badge, Section, Table, write_page
 
 CLAIM_HEADERS = ("Case", "Closed form", "Enumerated", "Observed", "Interval", "Draws", "Verdict")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mm_agrae.algorithms.groups import scored_flags
-from mm_agrae.lab.replay_algorithms import RUN, Replayed, step_accuracies
-from mm_agrae.lab.replay_figures import (
+from mm_agrae.lab.replay.algorithms import RUN, Replayed, step_accuracies
+from mm_agrae.lab.replay.figures import (
     SUCCESS_BINS,
     Signs,
     against_flag_frac,
@@ -30,7 +30,7 @@ from mm_agrae.lab.replay_figures import (
     sum_per_rollout,
     weight_shares,
 )
-from mm_agrae.lab.replay_read import Log, read_line
+from mm_agrae.lab.replay.read import Log, read_line
 from mm_agrae.report.page import storable
 from mm_agrae.store.atomic import finite_or_none
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mm_agrae.algorithms import WEIGHTINGS
-from mm_agrae.lab.claims_draw import base, draw_groups, expectation, group_with, magnitude, spread, total
-from mm_agrae.lab.claims_judge import Case, Claim
-from mm_agrae.lab.claims_softmax import logit_change, policy_of, unsampled
+from mm_agrae.lab.theory.claim import Case, Claim
+from mm_agrae.lab.theory.draws import base, draw_groups, expectation, group_with, magnitude, spread, total
+from mm_agrae.lab.theory.softmax import logit_change, policy_of, unsampled
 
 SIZE = 8
 DOMINANCE = 10.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mm_agrae.lab.replay_algorithms import REFERENCE
-from mm_agrae.lab.replay_summary import GroupView, Opinion, Summary
+from mm_agrae.lab.replay.algorithms import REFERENCE
+from mm_agrae.lab.replay.summary import GroupView, Opinion, Summary
 from mm_agrae.report.page import Table
 
 LONGEST_ANSWER = 60

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mm_agrae.lab.bandit import Measured
-from mm_agrae.lab.bandit_figures import FIGURES, Race, values_of, written
-from mm_agrae.lab.compare_statistics import estimate
+from mm_agrae.lab.bandit.figures import FIGURES, Race, values_of, written
+from mm_agrae.lab.bandit.run import Measured
+from mm_agrae.lab.seed_statistics import estimate
 from mm_agrae.report.page import Table
 
 SHOWN = ("entropy", "discovered")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mm_agrae.config import RunConfig, config_hash, load_config
 from mm_agrae.errors import CheckpointError, ConfigError
-from mm_agrae.lab.compare_spec import Matrix, overrides
+from mm_agrae.lab.compare.spec import Matrix, overrides
 from mm_agrae.report.tables import flattened
 from mm_agrae.store.checkpoint import latest_checkpoint
 from mm_agrae.store.rollout_log import read_groups

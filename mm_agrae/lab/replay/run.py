@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mm_agrae.config.algorithm import AlgorithmConfig
 from mm_agrae.errors import ConfigError
-from mm_agrae.lab.replay_algorithms import (
+from mm_agrae.lab.replay.algorithms import (
     DEFAULT_NAMES,
     REFERENCE,
     RUN,
@@ -22,10 +22,10 @@ from mm_agrae.lab.replay_algorithms import (
     read_settings,
     replay_all,
 )
-from mm_agrae.lab.replay_page import lead, sections
-from mm_agrae.lab.replay_read import Log, read_log
-from mm_agrae.lab.replay_summary import MEANINGS, Summary, summarise, to_json
-from mm_agrae.lab.replay_tables import main_table, text_lines
+from mm_agrae.lab.replay.page import lead, sections
+from mm_agrae.lab.replay.read import Log, read_log
+from mm_agrae.lab.replay.summary import MEANINGS, Summary, summarise, to_json
+from mm_agrae.lab.replay.tables import main_table, text_lines
 from mm_agrae.report.page import write_page
 from mm_agrae.store.atomic import write_json
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mm_agrae.algorithms import LOSSES, TRUST_REGIONS, ClipBounds, Tokens
-from mm_agrae.lab.claims_draw import base, draw_groups, draw_mixed, expectation, group_with
-from mm_agrae.lab.claims_judge import Case, Claim
+from mm_agrae.lab.theory.claim import Case, Claim
+from mm_agrae.lab.theory.draws import base, draw_groups, draw_mixed, expectation, group_with
 
 SIZE = 8
 CLIP = 0.2

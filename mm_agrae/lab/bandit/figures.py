@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mm_agrae.lab.bandit import COLLAPSED, CONTESTANTS, PASS_K, Contestant, Measured, make_world, run_bandit
-from mm_agrae.lab.compare_statistics import Estimate, estimate
+from mm_agrae.lab.bandit.run import COLLAPSED, CONTESTANTS, PASS_K, Contestant, Measured, make_world, run_bandit
+from mm_agrae.lab.seed_statistics import Estimate, estimate
 from mm_agrae.report.page import Badge, Chart, Table, legend_of
 from mm_agrae.report.plots import Series, line_chart
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm_agrae.lab.compare import Comparison, Difference, Row
-from mm_agrae.lab.compare_cells import CURVES
-from mm_agrae.lab.compare_statistics import LEVEL, Estimate, Wins
+from mm_agrae.lab.compare.cells import CURVES
+from mm_agrae.lab.compare.results import Comparison, Difference, Row
+from mm_agrae.lab.seed_statistics import LEVEL, Estimate, Wins
 from mm_agrae.metrics.catalogue import lookup
 from mm_agrae.report.page import Badge, Cell, Chart, Section, Table, legend_of, write_page
 from mm_agrae.report.plots import Bars, Series, bar_chart, line_chart

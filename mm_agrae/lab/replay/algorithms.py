@@ -21,7 +21,7 @@ from mm_agrae.config.algorithm import AlgorithmConfig
 from mm_agrae.config.presets import PRESETS
 from mm_agrae.errors import ConfigError
 from mm_agrae.estimator import START, Algorithm, Estimate, EstimatorState, Outcomes, assemble, estimate
-from mm_agrae.lab.replay_read import Log, Step
+from mm_agrae.lab.replay.read import Log, Step
 from mm_agrae.store.run_dir import RunDir
 
 RUN = "run"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from mm_agrae.config.load import _parse_yaml
+from mm_agrae.config.load import parse_yaml
 from mm_agrae.config.section import NonNegativeInt, Section
 from mm_agrae.errors import ConfigError
 from mm_agrae.metrics.catalogue import UncataloguedMetricError, lookup
@@ -79,7 +79,7 @@ def load_matrix(path: Path) -> Matrix:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"matrix {path} cannot be read: {reason}. Give the path of a YAML file in UTF-8.") from error
-    values = _parse_yaml(text, str(path))
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, but must hold keys and values.")
     try:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mm_agrae.errors import ConfigError
-from mm_agrae.lab.bandit_figures import Race, expectations_json, final_table, findings, race_json, run_race
-from mm_agrae.lab.claims_agrae import agrae_claims
-from mm_agrae.lab.claims_asymmetry import asymmetry_claims
-from mm_agrae.lab.claims_elastic import elastic_claims
-from mm_agrae.lab.claims_history import history_claims
-from mm_agrae.lab.claims_judge import FALSE_ALARM, Claim, Row, judge
-from mm_agrae.lab.theory_page import count, interval_text, value_text, write_theory_page
+from mm_agrae.lab.bandit.figures import Race, expectations_json, final_table, findings, race_json, run_race
+from mm_agrae.lab.theory.agrae import agrae_claims
+from mm_agrae.lab.theory.asymmetry import asymmetry_claims
+from mm_agrae.lab.theory.claim import FALSE_ALARM, Claim, Row, judge
+from mm_agrae.lab.theory.elastic import elastic_claims
+from mm_agrae.lab.theory.history import history_claims
+from mm_agrae.lab.theory.page import count, interval_text, value_text, write_theory_page
 from mm_agrae.store.atomic import finite_or_none, write_json
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mm_agrae.algorithms import WEIGHTINGS
 from mm_agrae.algorithms.groups import success_rate
-from mm_agrae.lab.claims_draw import (
+from mm_agrae.lab.theory.claim import Case, Claim
+from mm_agrae.lab.theory.draws import (
     base,
     binomial,
     draw_groups,
@@ -30,7 +31,6 @@ from mm_agrae.lab.claims_draw import (
     spread,
     total,
 )
-from mm_agrae.lab.claims_judge import Case, Claim
 
 SIZE = 8
 SCALE = 1.3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mm_agrae.lab.replay_algorithms import REFERENCE
-from mm_agrae.lab.replay_summary import MEANINGS, Summary
-from mm_agrae.lab.replay_tables import (
+from mm_agrae.lab.replay.algorithms import REFERENCE
+from mm_agrae.lab.replay.summary import MEANINGS, Summary
+from mm_agrae.lab.replay.tables import (
     advantage_table,
     bound_table,
     clip_table,
