@@ -18,8 +18,8 @@ from mm_agrae.algorithms.overlong import overlong_penalty
 
 DRAWN = settings(max_examples=60, deadline=None)
 LEVELS = ("token", "sequence")
-# float64 shows that the equation is the same, float32 that the precision of a run carries it.
-PRECISIONS = ((torch.float64, 1e-6), (torch.float32, 5e-5))
+# float64 shows that the equation is the same, float32 that the precision of a run carries it: sums of a few hundred.
+PRECISIONS = ((torch.float64, 1e-6), (torch.float32, 3e-4))
 
 LOGPROBS = st.floats(-6, 0, width=32)
 WIDE_LOGPROBS = st.floats(-12, 0, width=32)
@@ -265,8 +265,8 @@ def test_elastic_bounds(rows, clips, lambdas):
         scored = [flag for _, flag in row if not math.isnan(flag)]
         rate = sum(scored) / len(scored) if scored else None
         expected = [equations.elastic_bounds(a, rate, **numbers) for a, _ in row]
-        assert_rows_close(bounds.low[p], [low for low, _ in expected], 1e-7)
-        assert_rows_close(bounds.high[p], [high for _, high in expected], 1e-7)
+        assert_rows_close(bounds.low[p], [low for low, _ in expected], 3e-7)
+        assert_rows_close(bounds.high[p], [high for _, high in expected], 3e-7)
 
 
 @DRAWN
