@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ class Result:
         num_correct: Evaluation set -> problem -> correct ones among its sampled completions, after the last step.
         curves: Metric -> step -> value, for the metrics of CURVES.
         seconds: Time of training and measuring, without the start of the program.
+        code: Version and revision of the code that ran, "+" behind what differs from its revision.
     """
 
     algorithm: str
@@ -66,6 +68,7 @@ class Result:
     num_correct: Mapping[str, Mapping[str, int]]
     curves: Mapping[str, Mapping[int, float]]
     seconds: float
+    code: str
 
 
 def cells(matrix: Matrix, out: Path) -> list[Cell]:
@@ -144,6 +147,7 @@ def read_result(cell: Cell) -> Result:
         after={key: value for key, value in lines[last].items() if key.startswith("eval/")},
         num_correct={name: _num_correct(cell.run.eval_at(last) / f"{name}.jsonl") for name in sets},
         curves={key: {step: line[key] for step, line in lines.items() if key in line} for key in CURVES},
+        code=_code(cell.run),
         seconds=sum(line["time/step_s"] for line in lines.values() if "time/step_s" in line)
         + lines[0].get("time/evaluate_s", 0.0),
     )
@@ -213,3 +217,12 @@ def _num_correct(path: Path) -> dict[str, int]:
         line["sample_id"]: sum(rollout["verdict"]["status"] == "correct" for rollout in line["rollouts"])
         for line in read_groups(path)
     }
+
+
+def _code(run: RunDir) -> str:
+    try:
+        facts = json.loads(run.environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "unknown"
+    revision = (facts.get("git_revision") or "no revision")[:12]
+    return f"{facts.get('version')} {revision}{'+' if facts.get('git_dirty') else ''}"

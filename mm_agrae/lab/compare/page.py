@@ -9,6 +9,7 @@ from typing import Any
 
 from mm_agrae.lab.compare.cells import CURVES
 from mm_agrae.lab.compare.results import Comparison, Difference, Row
+from mm_agrae.lab.compare.spec import SEED_MARK
 from mm_agrae.lab.seed_statistics import LEVEL, Estimate, Wins
 from mm_agrae.metrics.catalogue import lookup
 from mm_agrae.report.page import Badge, Cell, Chart, Section, Table, legend_of, write_page
@@ -107,20 +108,25 @@ def _lead(comparison: Comparison) -> str:
 def _interval_note(comparison: Comparison) -> str:
     if len(comparison.seeds) == 1:
         return "One seed: there is no interval over seeds, and a difference may be chance."
+    by_seed = [key for key, value in comparison.common.items() if SEED_MARK in str(value)]
+    differs = ", ".join(["the random numbers of the run", *by_seed])
     return (
-        f"Mean over seeds ± half the width of its {PERCENT} t-interval. Each seed has its own problems, initial "
-        "weights and completions, so the interval of a single row holds their variation too; the paired differences "
-        "are free of what the seeds share."
+        f"Mean over seeds ± half the width of its {PERCENT} t-interval. Seeds differ in: {differs}. The interval of a "
+        "single row holds their variation; the paired differences are free of what the runs of a seed share."
     )
 
 
 def _difference_notes(comparison: Comparison) -> list[str]:
     notes = [
-        "Mean over seeds of the difference after training, runs of one seed paired: same problems, same weights at "
-        "the start, same order of prompts. In brackets: seeds better / equal / worse. The last column counts problems, "
-        "once a seed, solved more often / as often / less often; problems of one run rise and fall together, so these "
-        "counts describe and the intervals decide."
+        "Mean over seeds of the difference after training, runs of one seed paired: they share every setting but those "
+        "of their algorithms. In brackets: seeds better / equal / worse. The last column counts problems, once a seed, "
+        "solved more often / as often / less often; problems of one run rise and fall together, so these counts "
+        "describe and the intervals decide."
     ]
+    if len(comparison.code) > 1:
+        notes.append(
+            f"The runs were made by {len(comparison.code)} versions of the code: {', '.join(comparison.code)}."
+        )
     looks = comparison.num_intervals
     if looks:
         notes.append(

@@ -54,7 +54,9 @@ class Comparison:
     """Everything that the table, the page and the file of figures show.
 
     Attributes:
+        common: Settings of all cells.
         settings: Algorithm -> its settings as the matrix has them.
+        code: Versions of the code that the runs were made by; more than one makes them hard to compare.
         start: Metric -> estimate before training over all seeds that a run finished; empty unless all runs of a seed
             measured the same there.
         missing: What is not finished, in words; empty when the matrix is complete.
@@ -65,7 +67,9 @@ class Comparison:
     baseline: str
     metrics: tuple[str, ...]
     notes: tuple[str, ...]
+    common: Mapping[str, Any]
     settings: Mapping[str, Mapping[str, Any]]
+    code: tuple[str, ...]
     start: Mapping[str, Estimate]
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...]
@@ -105,7 +109,9 @@ def compare(matrix: Matrix, results: Sequence[Result], *, missing: Sequence[str]
         baseline=matrix.baseline,
         metrics=matrix.metrics,
         notes=matrix.notes,
+        common=matrix.common,
         settings=matrix.algorithms,
+        code=tuple(sorted({result.code for result in results})),
         start=_start(results, matrix),
         rows=tuple(_row(name, of(name), matrix.metrics) for name in matrix.algorithms),
         differences=tuple(

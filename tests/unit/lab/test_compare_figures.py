@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,25 @@ def test_the_page_and_the_file_of_figures(full: Comparison, tmp_path: Path) -> N
     assert values["rows"][0]["after"][PASS]["mean"] == pytest.approx(0.4)
     assert values["differences"][0]["seed_wins"][PASS] == {"wins": 3, "ties": 0, "losses": 0}
     assert values["num_intervals"] == 2
+
+
+def test_runs_of_several_versions_of_the_code_are_told(tmp_path: Path) -> None:
+    asked = matrix(tmp_path)
+    done = cells(asked, tmp_path / "out")
+    for number, cell in enumerate(done):
+        finish(cell, after=0.5)
+        facts = {"version": "0.3.0", "git_revision": "abcdef0123456789", "git_dirty": number == 0}
+        cell.run.write_environment(facts)
+    made = compare(asked, [read_result(cell) for cell in done])
+    assert made.code == ("0.3.0 abcdef012345", "0.3.0 abcdef012345+")
+    told = "The runs were made by 2 versions of the code: 0.3.0 abcdef012345, 0.3.0 abcdef012345+."
+    assert told in markdown(made)
+    one = compare(asked, [read_result(cell) for cell in done[1:]])
+    assert "versions of the code" not in markdown(one)
+
+
+def test_what_seeds_differ_in_is_what_the_matrix_sets_by_seed(tmp_path: Path, full: Comparison) -> None:
+    assert "Seeds differ in: the random numbers of the run. The interval" in markdown(full)
+    common = {"data.train.path": "work/seed{seed}/data", "train.num_steps": 5}
+    by_seed = markdown(replace(full, common=common))
+    assert "Seeds differ in: the random numbers of the run, data.train.path. The interval" in by_seed
