@@ -86,10 +86,10 @@ MUTANTS = [
         ("averaged = seen if include_current or not state.history", "averaged = seen if True or not state.history"),
         ("averaged = seen if include_current or not state.history", "averaged = seen if not state.history"),
         ("seen = (*state.history, batch_accuracy)[-window:]", "seen = (*state.history, batch_accuracy)"),
-        ("min(1.0, max(eta_min, eta * spread))", "min(1.0, eta * spread)"),
+        ("min(1.0, max(eta_min, eta * statistics.pstdev(beliefs)))", "min(1.0, eta * statistics.pstdev(beliefs))"),
         ("(1 - rate) * prior + rate * batch_accuracy", "rate * prior + (1 - rate) * batch_accuracy"),
-        ("    prior = beliefs[-1]", "    prior = mean"),
-        ("for belief in beliefs) / len(beliefs))", "for belief in beliefs) / (len(beliefs) - 1 or 1))"),
+        ("    prior = beliefs[-1]", "    prior = batch_accuracy"),
+        ("beliefs = state.history[-memory:]", "beliefs = state.history"),
     ),
     *_of(
         "grpo_lead",
@@ -115,7 +115,7 @@ MUTANTS = [
         ("rate.isnan(), 0.125,", "rate.isnan(), 0.25,"),
         ("1 + clip_high * stretch", "1 + clip_high"),
         ("(clip_low * stretch)", "(clip_high * stretch)"),
-        ("stretch.clamp(min=1 / MAX_STRETCH, max=MAX_STRETCH)", "stretch"),
+        ("stretch.clamp(min=MIN_STRETCH)", "stretch"),
         ("clamp(max=max(clip_low, MAX_CLIP_LOW))", "clamp(max=clip_low)"),
     ),
     *_of(
@@ -136,7 +136,7 @@ MUTANTS = [
             "sequence_mean_of(logs, tokens.sequences).clamp(max=MAX_LOG_RATIO).exp()",
             "logs.clamp(max=MAX_LOG_RATIO).exp()",
         ),
-        ("torch.where(clipped_low | clipped_high, limit, log_ratio)", "log_ratio"),
+        ("torch.where(clipped_high, tokens.high.log(), log_ratio)", "log_ratio"),
     ),
     *_of(
         "ratios",
@@ -216,8 +216,8 @@ MUTANTS = [
             "algorithm.trust_region(advantages, flags)",
         ),
         (
-            "kept=~outcomes.truncated if algorithm.drops_truncated",
-            "kept=outcomes.truncated if algorithm.drops_truncated",
+            "kept = ~outcomes.truncated if algorithm.drops_truncated",
+            "kept = outcomes.truncated if algorithm.drops_truncated",
         ),
         ("return found, EstimatorState(anchor=next_anchor)", "return found, state"),
         ('"include_current": hadw.variant == "code"', '"include_current": False'),

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mm_agrae.algorithms.groups import Flags, success_rate
 
-# An elastic half-width stays within this factor of its base, and a lower bound above 0.
-MAX_STRETCH = 4.0
+# An elastic half-width is at least this part of its base; above, factors below 2 each keep it below 4 times the base.
+MIN_STRETCH = 0.25
+# A lower bound stays above 0.
 MAX_CLIP_LOW = 0.99
 
 
@@ -71,7 +72,7 @@ def elastic(
 ) -> ClipBounds:
     """Bounds that widen with the size of the advantage and with the variance of the group. A reconstruction of ETR.
 
-    ε = clamp(ε_base · (1 + micro · tanh(|A| - 1)) · (1 + macro · (8 p (1 - p) - 1)), ε_base / 4, 4 ε_base)
+    ε = max(ε_base · (1 + micro · tanh(|A| - 1)) · (1 + macro · (8 p (1 - p) - 1)), ε_base / 4) < 4 ε_base
 
     ETR, arXiv 2601.03723, establishes what this does: bounds per sample that scale with the advantage (micro) and with
     the group's variance (macro), with the advantage itself untouched. The paper's equations and coefficients were not
@@ -101,7 +102,7 @@ def elastic(
     size = advantages.abs()
     # [P, G] float32 times [P, 1] float64 is float64, so a bound near 1 is rounded once, at the end.
     stretch = (1 + micro * torch.tanh(size - 1)) * (1 + macro * (8 * variance - 1))
-    stretch = stretch.clamp(min=1 / MAX_STRETCH, max=MAX_STRETCH)
+    stretch = stretch.clamp(min=MIN_STRETCH)
     low = 0 * stretch if clip_low is None else 1 - (clip_low * stretch).clamp(max=max(clip_low, MAX_CLIP_LOW))
     high = math.inf * stretch if clip_high is None else 1 + clip_high * stretch
     return ClipBounds(low=low.to(torch.float32), high=high.to(torch.float32))
