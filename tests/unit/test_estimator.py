@@ -153,12 +153,16 @@ def test_masking_leaves_out_what_was_cut_off_and_nothing_else(preset, extras):
     recipe = recipe_of(preset, extras, overlong="mask")
     masked = run(recipe, outcomes_of(rewards, truncated=cut))[0]
     assert masked.kept.tolist() == [[False] * 4, [True, False, True, True]]
-    # The advantages are those of the whole group, whose outcomes were seen.
-    assert torch.equal(masked.advantages, advantages_of(recipe, outcomes_of(rewards)))
+    # What is kept has the advantages of the whole group, whose outcomes were seen.
+    whole = run(recipe, outcomes_of(rewards))[0]
+    assert torch.equal(masked.advantages, whole.advantages * masked.kept)
+    assert torch.equal(masked.base, whole.base)
     all_cut = run(recipe, outcomes_of(rewards, truncated=[[True] * 4] * 2))[0]
     assert not all_cut.kept.any()
+    assert not all_cut.advantages.any()
     unmasked = run(recipe_of(preset, extras, overlong="off"), outcomes_of(rewards, truncated=cut))[0]
     assert bool(unmasked.kept.all())
+    assert torch.equal(unmasked.advantages, whole.advantages)
 
 
 @EVERY_POINT
