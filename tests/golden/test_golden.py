@@ -27,14 +27,14 @@ NO_STD = {"std": "none"}
 AGRAE_WAYS = [
     (CODE, ("authors_code_alpha_1", "grpo_std"), CODE, None),
     (
-        {"weighting": ["agrae"], "agrae": {"variant": "code", "alpha": 1.0}},
+        {"weighting": ["agrae"], "agrae": {"variant": "code"}},
         ("authors_code_alpha_1", "agrae_std"),
         CODE,
         {"variant": "code", "alpha": 1.0},
     ),
     ({"preset": "dr_grpo"}, ("authors_code_alpha_1", "dr_grpo"), NO_STD, None),
     (
-        {"preset": "dr_grpo", "weighting": ["agrae"], "agrae": {"variant": "code", "alpha": 1.0}},
+        {"preset": "dr_grpo", "weighting": ["agrae"], "agrae": {"variant": "code"}},
         ("authors_code_alpha_1", "agrae_no_std"),
         NO_STD,
         {"variant": "code", "alpha": 1.0},

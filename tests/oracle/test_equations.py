@@ -149,8 +149,7 @@ def test_hadw_code_form_is_the_authors_function(batches):
 @given(st.integers(2, 9).flatmap(drawn_run))
 def test_recipes_of_the_code_are_the_authors_functions(name, batches):
     """By way of names and numbers, with the state going through a file between the batches."""
-    numbers = {"agrae": {"variant": "code", "alpha": 1.0}, "hadw": {"variant": "code"}}[name]
-    config = AlgorithmConfig.model_validate({"weighting": [name], name: numbers})
+    config = AlgorithmConfig.model_validate({"weighting": [name], name: {"variant": "code"}})
     algorithm, state = assemble(config, max_completion_tokens=8), START
     runs = [[[float(c) for c in group] for group in batch] for batch in batches]
     expected = hadw_authors(runs) if name == "hadw" else [agrae_authors(batch, divide_by_std=True) for batch in runs]

@@ -105,6 +105,12 @@ def test_no_baseline_brings_weights_and_no_deviation():
     assert (kept.positive_weight, kept.negative_weight) == (0.1, 1.0)
 
 
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out"])
+def test_a_baseline_takes_the_weights_of_a_preset_without_one_away(baseline):
+    config = config_of(preset="w_reinforce", baseline=baseline)
+    assert (config.std, config.positive_weight, config.negative_weight) == ("biased", None, None)
+
+
 @pytest.mark.parametrize(
     ("values", "scale"),
     [
@@ -123,7 +129,8 @@ def test_no_baseline_brings_weights_and_no_deviation():
         ({"preset": "reinforce_pp", "weighting": ["hadw"], "hadw": {"variant": "code"}}, ("batch", 0.0)),
         ({"preset": "psr", "weighting": ["hadw"], "hadw": {"variant": "code"}}, ("none", 0.0)),
         # What is given stands.
-        ({"weighting": ["hadw"], "hadw": {"variant": "code"}, "std": "biased", "std_eps": 0.0}, ("biased", 0.0)),
+        ({"weighting": ["hadw"], "hadw": {"variant": "code"}, "std": "biased"}, ("biased", 0.0)),
+        ({"weighting": ["hadw"], "hadw": {"variant": "code"}, "std": "batch"}, ("batch", 0.0)),
         ({"weighting": ["hadw"], "hadw": {"variant": "code"}, "std_eps": 1e-4}, ("unbiased", 1e-4)),
     ],
 )
