@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mm_agrae.algorithms.ratios import MAX_LOG_RATIO, sequence_sum
+from mm_agrae.algorithms.ratios import sequence_sum
 
 Correction = Literal["truncate", "mask"]
 Level = Literal["token", "sequence"]
@@ -59,5 +59,5 @@ def importance_weights(
     difference = old_logprobs - rollout_logprobs
     if level == "sequence":
         difference = sequence_sum(difference, sequences)
-    weights = difference.clamp(max=MAX_LOG_RATIO).exp()
+    weights = difference.exp()  # no gradient, so an infinity is met by the cap and does no harm
     return weights.clamp(max=cap) if correction == "truncate" else torch.where(weights <= cap, weights, 0.0)
