@@ -26,7 +26,15 @@ from mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("mm_agrae", "data_processors", "tests", "pyproject.toml")
-TESTS = ("tests/unit/algorithms", "tests/oracle", "tests/unit/test_estimator.py", "tests/unit/config")
+TESTS = (
+    "tests/unit/algorithms",
+    "tests/golden",
+    "tests/oracle",
+    "tests/unit/test_estimator.py",
+    "tests/unit/test_estimator_wiring.py",
+    "tests/unit/config/test_algorithm_config.py",
+    "tests/unit/config/test_algorithm_refusals.py",
+)
 # These also need a model: the last step from an estimate to a gradient.
 TRAINING_TESTS = ("tests/unit/train", "tests/unit/policy/test_forward.py")
 

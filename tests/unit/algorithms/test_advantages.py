@@ -246,3 +246,9 @@ def test_errors_of_the_weights(name, weight):
         ValueError, match=rf"{name} is {weight}, but must be finite and 0 or more\. Set algorithm\.{name}\."
     ):
         signed(*drawn_batch(0), **{name: weight})
+
+
+def test_digits_survive_a_large_offset():
+    # In float32 the rewards 1e8 and 1e8 + 1 are one number.
+    rewards = torch.tensor([[1e8 + 1, 1e8]], dtype=torch.float64)
+    assert group(rewards, torch.tensor([[True, False]]), std="none").tolist() == [[0.5, -0.5]]
