@@ -89,7 +89,7 @@ MUTANTS = [
         ("min(1.0, max(eta_min, eta * statistics.pstdev(beliefs)))", "min(1.0, eta * statistics.pstdev(beliefs))"),
         ("(1 - rate) * prior + rate * batch_accuracy", "rate * prior + (1 - rate) * batch_accuracy"),
         ("    prior = beliefs[-1]", "    prior = batch_accuracy"),
-        ("beliefs = state.history[-memory:]", "beliefs = state.history"),
+        ("+ rate * batch_accuracy)[-memory:])", "+ rate * batch_accuracy))"),
     ),
     *_of(
         "grpo_lead",
