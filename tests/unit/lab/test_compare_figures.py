@@ -79,6 +79,53 @@ def test_curves_are_means_at_shared_steps(full: Comparison) -> None:
     assert full.rows[0].curves["group/mixed_frac"] == {}
 
 
+def test_a_step_that_one_seed_lacks_is_on_no_curve(tmp_path: Path) -> None:
+    asked = matrix(tmp_path, seeds=(0, 1))
+    whole, other = (cell for cell in cells(asked, tmp_path / "out") if cell.algorithm == "GRPO")
+    finish(whole, after=0.25)
+    finish(other, after=0.75)
+    results = [read_result(cell) for cell in (whole, other)]
+    torn = replace(results[1], curves={**results[1].curves, "reward/batch_accuracy": {2: 0.75}})
+    # Step 1 has the first seed alone; step 2 is the mean of 0.25 and 0.75.
+    assert compare(asked, [results[0], torn]).rows[0].curves["reward/batch_accuracy"] == {2: 0.5}
+
+
+def test_starts_that_differ_in_one_metric_are_not_shared(tmp_path: Path) -> None:
+    asked = matrix(tmp_path, seeds=(0,))
+    found = cells(asked, tmp_path / "out")
+    for cell in found:
+        finish(cell, after=0.5)
+    results = [read_result(cell) for cell in found]
+    assert compare(asked, results).start[PASS].mean == 0.25
+    other = replace(results[1], before={**results[1].before, TRUNCATED: 0.1})
+    assert compare(asked, [results[0], other]).start == {}
+
+
+def test_several_sets_are_named(full: Comparison) -> None:
+    (difference,) = full.differences
+    sets = {"easy": Wins(5, 0, 1), "hard": Wins(2, 0, 3)}
+    both = replace(
+        full,
+        metrics=("eval/easy/pass@1", "eval/hard/pass@1"),
+        differences=(replace(difference, metrics={}, problem_wins=sets),),
+    )
+    table = difference_table(both)
+    assert list(table.headers) == [
+        "pair",
+        "seeds",
+        "easy pass@1",
+        "hard pass@1",
+        "problems (easy)",
+        "problems (hard)",
+    ]
+    assert table.rows[0] == ["GRPO+A-GRAE − GRPO", "3", "–", "–", "5/0/1", "2/0/3"]
+
+
+def test_a_bar_in_a_setting_is_no_column_of_the_markdown(full: Comparison) -> None:
+    text = markdown(replace(full, settings={"GRPO": {"model.path": "a|b"}}))
+    assert '| GRPO | model.path="a\\|b" |' in text
+
+
 def test_a_start_that_all_share_is_one_row(full: Comparison) -> None:
     rows = after_table(full).rows
     assert [row[0] for row in rows] == ["before training", "GRPO", "GRPO+A-GRAE"]
@@ -137,6 +184,7 @@ def test_files_are_written_also_when_nothing_is_finished(tmp_path: Path) -> None
     paths = write_comparison(comparison(tmp_path, {}), tmp_path / "out")
     assert [path.name for path in paths] == ["comparison.md", "comparison.html", "comparison.json"]
     assert "| GRPO | 0 | – | – | – |" in paths[0].read_text(encoding="utf-8")
+    assert "<svg" not in paths[1].read_text(encoding="utf-8")
 
 
 def test_the_page_and_the_file_of_figures(full: Comparison, tmp_path: Path) -> None:
