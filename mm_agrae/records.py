@@ -14,11 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-AnswerKind = Literal["math", "integer", "decimal", "fraction", "expression", "choice", "text"]
+AnswerKind = Literal[
+    "math", "integer", "decimal", "fraction", "percent", "expression", "equation", "interval", "set", "tuple", "list",
+    "matrix", "coordinate", "quantity", "choice", "choices", "yes_no", "year", "time", "text",
+]  # fmt: skip
 StopReason = Literal["eos", "length"]
 VerdictStatus = Literal["correct", "wrong", "unparsed", "timeout"]
 
 IMAGE_MARK = "<image>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far an answer may be from its target.
+
+    Attributes:
+        kind: "round" accepts what rounds to the target, "absolute" a difference, "relative" a share of the target.
+        value: Decimals for "round" (a whole number), else the largest difference or share; at least 0.
+    """
+
+    kind: Literal["round", "absolute", "relative"]
+    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +44,15 @@ class Sample:
     Attributes:
         id: Unique within a data set.
         question: Text with one "<image>" per image, in order.
-        target: Reference answer in plain text or LaTeX, without a box; for a choice the letter ("B").
+        target: Reference answer in plain text or LaTeX, without a box; for a choice the letter ("B"), for several
+            choices the letters ("A,C"), for yes_no "yes" or "no".
         answer_kind: How answers are compared; "math" leaves it to the verifier.
         images: The images as encoded files (PNG, JPEG ...), in the order of their marks. Empty for text.
         options: Texts of the options of a choice, in order A, B, C ...; empty otherwise.
-        decimals: Decimals that the question asks for ("rounded to 1 decimal"); None when it asks for none.
+        tolerance: How exact an answer must be ("rounded to 1 decimal"); None when nothing is said.
+        own_prompt: The data set's own wording of question and instruction, with the marks of the question; None when
+            it has none.
+        group: What belongs together and is scored together (the variants of one seed question); "" when nothing does.
         solution: Short worked solution that ends in the boxed target; None when the data set has none.
         family: Kind of problem, for per-family figures.
         difficulty: Level of difficulty; None when the data set has none.
@@ -46,7 +66,9 @@ class Sample:
     answer_kind: AnswerKind = "math"
     images: tuple[bytes, ...] = ()
     options: tuple[str, ...] = ()
-    decimals: int | None = None
+    tolerance: Tolerance | None = None
+    own_prompt: str | None = None
+    group: str = ""
     solution: str | None = None
     family: str = ""
     difficulty: int | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt
 
-from mm_agrae.records import AnswerKind
+from mm_agrae.records import AnswerKind, Tolerance
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Answer:
     Attributes:
         text: Plain text or LaTeX.
         kind: How it is compared.
-        decimals: Decimals that the question asks for; None when it asks for none.
+        tolerance: How exact an answer must be; None when nothing is said.
     """
 
     text: str
     kind: AnswerKind
-    decimals: int | None = None
+    tolerance: Tolerance | None = None
 
 
 def letter(index: int) -> str:
@@ -41,7 +41,8 @@ def decimal(value: Fraction, *, decimals: int) -> Answer:
     units = (abs(value) * scale * 2 + 1) // 2
     sign = "-" if value < 0 and units else ""
     whole, rest = divmod(int(units), scale)
-    return Answer(f"{sign}{whole}.{rest:0{decimals}d}" if decimals else f"{sign}{whole}", "decimal", decimals)
+    text = f"{sign}{whole}.{rest:0{decimals}d}" if decimals else f"{sign}{whole}"
+    return Answer(text, "decimal", Tolerance(kind="round", value=decimals))
 
 
 def rational(value: Fraction) -> Answer:

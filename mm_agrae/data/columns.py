@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from mm_agrae.errors import DataError
-from mm_agrae.records import IMAGE_MARK, Sample
+from mm_agrae.records import IMAGE_MARK, Sample, Tolerance
 
 COLUMNS = (
     "id",
@@ -19,7 +20,9 @@ COLUMNS = (
     "answer_kind",
     "images",
     "options",
-    "decimals",
+    "tolerance",
+    "own_prompt",
+    "group",
     "solution",
     "family",
     "difficulty",
@@ -34,7 +37,12 @@ def arrow_schema() -> pa.Schema:
     from datasets import Features, Image, List, Value
 
     text, number = Value("string"), Value("int64")
-    kinds = {"images": List(Image()), "options": List(text), "decimals": number, "difficulty": number}
+    kinds = {
+        "images": List(Image()),
+        "options": List(text),
+        "tolerance": {"kind": text, "value": Value("float64")},
+        "difficulty": number,
+    }
     return Features({name: kinds.get(name, text) for name in COLUMNS}).arrow_schema
 
 
@@ -48,6 +56,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
     row = {name: getattr(sample, name) for name in COLUMNS}
     row["images"] = [{"bytes": data, "path": None} for data in sample.images]
     row["options"] = list(sample.options)
+    row["tolerance"] = asdict(sample.tolerance) if sample.tolerance else None
     row["metadata"] = json.dumps(sample.metadata, sort_keys=True)
     return row
 
@@ -61,6 +70,7 @@ def from_row(row: Mapping[str, Any]) -> Sample:
     values = {name: row[name] for name in COLUMNS}
     values["images"] = tuple(_image_bytes(image, row["id"]) for image in row["images"] or ())
     values["options"] = tuple(row["options"] or ())
+    values["tolerance"] = Tolerance(**row["tolerance"]) if row["tolerance"] else None
     values["metadata"] = json.loads(row["metadata"] or "{}")
     sample = Sample(**values)
     check_sample(sample)

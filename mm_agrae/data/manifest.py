@@ -15,7 +15,7 @@ from typing import Any
 from mm_agrae.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

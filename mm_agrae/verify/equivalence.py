@@ -16,12 +16,13 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mm_agrae.records import AnswerKind
+from mm_agrae.records import AnswerKind, Tolerance
 from mm_agrae.verify.guards import is_wordy, refusal
 from mm_agrae.verify.normalise import MAX_CHARS, Form, Number, flattened, normal_form, read_number, split_list, words
 
 _RELATIVE_TOLERANCE = Fraction(1, 10**6)
 _NUMERIC_KINDS = frozenset({"integer", "decimal", "fraction"})
+_TOLERANCE_RULES = {"round": "rounds_to", "absolute": "within_difference", "relative": "within_share"}
 _ASSIGNMENT = re.compile(r"([A-Za-z]|\\[a-z]+|\([A-Za-z](?:,[A-Za-z])*\)|[A-Za-z]\([A-Za-z]\))(?:=|\\in(?![a-z]))(.+)")
 _CHOICE = re.compile(r"\(?([A-Za-z])(?:\)|\.|:|\*\*)?\s*(.*)", re.DOTALL)
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])")
@@ -45,7 +46,7 @@ class Comparison:
 
 
 def compare_simply(
-    answer: str, target: str, kind: AnswerKind, *, options: tuple[str, ...] = (), decimals: int | None = None
+    answer: str, target: str, kind: AnswerKind, *, options: tuple[str, ...] = (), tolerance: Tolerance | None = None
 ) -> Outcome | Comparison:
     """Compare without computer algebra, or say what algebra has to compare.
 
@@ -54,7 +55,7 @@ def compare_simply(
         target: The reference answer; for a choice the letter or the text of an option.
         kind: How answers are compared.
         options: Texts of the options of a choice, in order.
-        decimals: Decimals that the question asks for; an answer counts when it rounds to the target.
+        tolerance: How exact a number must be; None for exact where it is written exactly.
     """
     if answer.strip() == target.strip():
         return Outcome(equal=True, rule="same_text")
@@ -64,10 +65,10 @@ def compare_simply(
         return _compare_choice(answer, target, options)
     if kind == "text":
         return Outcome(equal=words(answer) == words(target), rule="words")
-    return _compare_forms(answer, target, kind, decimals)
+    return _compare_forms(answer, target, kind, tolerance)
 
 
-def _compare_forms(answer: str, target: str, kind: AnswerKind, decimals: int | None) -> Outcome | Comparison:
+def _compare_forms(answer: str, target: str, kind: AnswerKind, tolerance: Tolerance | None) -> Outcome | Comparison:
     numeric = kind in _NUMERIC_KINDS
     answer_form, target_form = normal_form(answer, numeric=numeric), normal_form(target, numeric=numeric)
     if answer_form.unit and target_form.unit and answer_form.unit != target_form.unit:
@@ -79,7 +80,7 @@ def _compare_forms(answer: str, target: str, kind: AnswerKind, decimals: int | N
         return Outcome(equal=True, rule="same_form")
     left_number, right_number = read_number(left), read_number(right)
     if left_number and right_number:
-        return _compare_numbers(left_number, right_number, decimals, exact=kind == "integer")
+        return _compare_numbers(left_number, right_number, tolerance, exact=kind == "integer")
     if is_wordy(left) or is_wordy(right):
         return Outcome(equal=words(answer) == words(target), rule="words")
     listed = _compare_lists(left, right)
@@ -88,8 +89,8 @@ def _compare_forms(answer: str, target: str, kind: AnswerKind, decimals: int | N
     refused = refusal(left) or refusal(right)
     if refused:
         return Outcome(equal=False, rule=refused)
-    tolerance = 0.5 * 10.0**-decimals if decimals is not None and right_number else None
-    return Comparison(answer=left, target=right, tolerance=tolerance)
+    margin = float(_margin(tolerance, right_number.value)) if tolerance and right_number else None
+    return Comparison(answer=left, target=right, tolerance=margin)
 
 
 def shown_form(raw: str, kind: AnswerKind) -> str | None:
@@ -102,17 +103,25 @@ def shown_form(raw: str, kind: AnswerKind) -> str | None:
     return f"{form.body} [{form.unit}]" if form.unit else form.body
 
 
-def _compare_numbers(answer: Number, target: Number, decimals: int | None, *, exact: bool = False) -> Outcome:
+def _compare_numbers(answer: Number, target: Number, tolerance: Tolerance | None, *, exact: bool = False) -> Outcome:
     difference = abs(answer.value - target.value)
     if difference == 0:
         return Outcome(equal=True, rule="same_number")
-    if decimals is not None:
-        # Half a unit of the last decimal on both sides: rounding half up and half to even are both accepted.
-        return Outcome(equal=difference <= Fraction(1, 2) / 10**decimals, rule="rounds_to")
+    if tolerance is not None:
+        return Outcome(equal=difference <= _margin(tolerance, target.value), rule=_TOLERANCE_RULES[tolerance.kind])
     both_whole = answer.value.denominator == target.value.denominator == 1
     if exact or both_whole or not (answer.is_decimal or target.is_decimal):
         return Outcome(equal=False, rule="same_number")
     return Outcome(equal=difference <= _RELATIVE_TOLERANCE * abs(target.value), rule="close_number")
+
+
+def _margin(tolerance: Tolerance, target: Fraction) -> Fraction:
+    """The greatest difference from the target that a tolerance allows."""
+    if tolerance.kind == "round":
+        # Half a unit of the last decimal on both sides: rounding half up and half to even are both accepted.
+        return Fraction(1, 2) / 10 ** int(tolerance.value)
+    share = Fraction(str(tolerance.value))  # 0.05 means 1/20, not the nearest binary fraction
+    return share * abs(target) if tolerance.kind == "relative" else share
 
 
 def _aligned(answer: str, target: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from mm_agrae.records import AnswerKind, Sample, Verdict
+from mm_agrae.records import AnswerKind, Sample, Tolerance, Verdict
 from mm_agrae.verify.equivalence import Comparison, Outcome, compare_simply, shown_form
 from mm_agrae.verify.extract import Extraction, extract, find_boxes
 
@@ -20,12 +20,12 @@ class Question:
     target: str
     answer_kind: AnswerKind = "math"
     options: tuple[str, ...] = ()
-    decimals: int | None = None
+    tolerance: Tolerance | None = None
 
     @classmethod
     def of(cls, sample: Sample) -> Question:
         return cls(
-            target=sample.target, answer_kind=sample.answer_kind, options=sample.options, decimals=sample.decimals
+            target=sample.target, answer_kind=sample.answer_kind, options=sample.options, tolerance=sample.tolerance
         )
 
 
@@ -65,7 +65,7 @@ def begin(text: str, question: Question) -> Verdict | Pending:
         question.target,
         question.answer_kind,
         options=question.options,
-        decimals=question.decimals,
+        tolerance=question.tolerance,
     )
     if isinstance(first, Comparison):
         return Pending(text=text, question=question, extraction=extraction, comparison=first)

@@ -13,7 +13,7 @@ from mm_agrae.data.dataset import OutputExistsError, open_dataset, write_dataset
 from mm_agrae.data.images import encode_png
 from mm_agrae.data.manifest import read_manifest
 from mm_agrae.errors import DataError
-from mm_agrae.records import Sample
+from mm_agrae.records import Sample, Tolerance
 
 
 def sample(index: int, *, images: int = 1) -> Sample:
@@ -24,7 +24,7 @@ def sample(index: int, *, images: int = 1) -> Sample:
         answer_kind="choice",
         images=tuple(encode_png(Image.new("RGB", (8, 8), (index % 256, k, 0))) for k in range(images)),
         options=("a", "b"),
-        decimals=2,
+        tolerance=Tolerance(kind="round", value=2),
         solution=f"\\boxed{{{index}}}",
         family="odd" if index % 2 else "even",
         difficulty=index % 3 or None,

@@ -75,9 +75,9 @@ def test_all_answer_kinds_occur() -> None:
     assert choosing == {"geometry", "charts", "functions"}
     for sample in samples:
         if sample.answer_kind == "decimal":
-            assert sample.decimals is not None
-            assert len(sample.target.split(".")[1]) == sample.decimals
-            assert re.search(f"[Rr]ound to {sample.decimals} decimal", sample.question)
+            assert sample.tolerance is not None
+            assert len(sample.target.split(".")[1]) == sample.tolerance.value
+            assert re.search(f"[Rr]ound to {sample.tolerance.value} decimal", sample.question)
         if sample.answer_kind == "integer":
             assert str(int(sample.target)) == sample.target
 

@@ -1,6 +1,9 @@
 import pytest
 
+from mm_agrae.records import Tolerance
 from mm_agrae.verify.equivalence import Comparison, Outcome, compare_simply, shown_form
+
+TENTHS = Tolerance(kind="round", value=1)
 
 OPTIONS = ("3/11", "8/11", "6/11", "3/5")
 
@@ -67,7 +70,7 @@ def test_different_without_algebra(answer, target, kind, rule):
 
 @pytest.mark.parametrize(("answer", "equal"), [("7.1", 1), ("7.07", 1), ("7.15", 1), ("7.05", 1), ("7.2", 0), ("7", 0)])
 def test_decimals_accept_what_rounds_to_the_target(answer, equal):
-    assert outcome(answer, "7.1", "decimal", decimals=1)[0] == bool(equal)
+    assert outcome(answer, "7.1", "decimal", tolerance=TENTHS)[0] == bool(equal)
 
 
 def test_without_decimals_rounding_is_not_forgiven():
@@ -104,7 +107,7 @@ def test_choices_with_awkward_options():
 def test_the_rest_is_left_to_algebra():
     left = compare_simply("\\sqrt{12}\\text{ cm}", "2√3", "expression")
     assert left == Comparison(answer="\\sqrt{12}", target="2\\sqrt{3}")
-    rounded = compare_simply("5\\sqrt{2}", "7.1", "decimal", decimals=1)
+    rounded = compare_simply("5\\sqrt{2}", "7.1", "decimal", tolerance=TENTHS)
     assert rounded == Comparison(answer="5\\sqrt{2}", target="7.1", tolerance=0.05)
 
 

@@ -6,16 +6,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_agrae.records import Sample, Verdict
+from mm_agrae.records import Sample, Tolerance, Verdict
 from mm_agrae.verify import Question, verify
 from mm_agrae.verify.verifier import Pending, begin, is_formatted
+
+HUNDREDTHS = Tolerance(kind="round", value=2)
 
 KINDS = ("math", "integer", "decimal", "fraction", "expression", "choice", "text")
 
 
 def test_question_of_a_sample_takes_what_judging_needs():
-    sample = Sample(id="1", question="?", target="B", answer_kind="choice", options=("1", "2"), decimals=2)
-    assert Question.of(sample) == Question(target="B", answer_kind="choice", options=("1", "2"), decimals=2)
+    sample = Sample(
+        id="1",
+        question="?",
+        target="B",
+        answer_kind="choice",
+        options=("1", "2"),
+        tolerance=HUNDREDTHS,
+    )
+    assert Question.of(sample) == Question(target="B", answer_kind="choice", options=("1", "2"), tolerance=HUNDREDTHS)
 
 
 def test_a_verdict_shows_how_it_came_about():
