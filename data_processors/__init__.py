@@ -1,25 +1,27 @@
-"""Public data sets and the visual gym, as canonical samples."""
+"""Public data sets and the visual gym, as canonical samples.
+
+A processor is a module of this package with a DESCRIPTION, a function `convert(row)`, and, for a set that repeats its
+rows, a function `key(row)`. Putting the module here is all it takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import pkgutil
+from importlib import import_module
 
-from mm_agrae.records import Sample
-
-Reader = Callable[[str, str], Iterator[Sample]]
-
-
-def _geometry3k(source: str, split: str) -> Iterator[Sample]:
-    from data_processors import geometry3k
-
-    return geometry3k.read(source, split)
+from data_processors.description import Processor
 
 
-def _math(source: str, split: str) -> Iterator[Sample]:
-    from data_processors import math_text
+def _collect() -> dict[str, Processor]:
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            continue
+        names = vars(import_module(f"{__name__}.{module.name}"))
+        if "DESCRIPTION" in names:
+            description = names["DESCRIPTION"]
+            found[description.name] = Processor(description=description, convert=names["convert"], key=names.get("key"))
+    return dict(sorted(found.items()))
 
-    return math_text.read(source, split)
 
-
-# A reader takes a hub id, a parquet file or a folder, and the name of a split. Its module is imported on its first use.
-PROCESSORS: dict[str, Reader] = {"geometry3k": _geometry3k, "math": _math}
+PROCESSORS: dict[str, Processor] = _collect()

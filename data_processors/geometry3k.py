@@ -1,4 +1,4 @@
-"""Geometry3K: plane geometry from textbooks (hub id hiyouga/geometry3k).
+"""Geometry3K: plane geometry from textbooks.
 
 Columns: images, problem (with one "<image>" per image) and answer; newer revisions also have id, choices and
 ground_truth (the letter of the right choice), which go into the metadata. The target is the text of the answer.
@@ -6,46 +6,40 @@ ground_truth (the letter of the right choice), which go into the metadata. The t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from data_processors.cells import images_of, one_mark_per_image, text_of
+from data_processors.description import Description, Drop, Part, Row
+from mm_agrae.records import Sample
 
-from data_processors.loading import image_bytes, load_rows
-from mm_agrae.errors import DataError
-from mm_agrae.records import IMAGE_MARK, Sample
+DESCRIPTION = Description(
+    name="geometry3k",
+    title="Geometry3K",
+    hub_id="hiyouga/geometry3k",
+    licence="MIT",
+    splits={name: (Part(split=name),) for name in ("train", "validation", "test")},
+    uses=("training", "benchmark"),
+    profile="mathruler",
+    rows="train 2,101, validation 300, test 601",
+    required=("images", "problem", "answer"),
+    note="Answers are rounded to one decimal though the questions do not say so.",
+)
 
-SOURCE = "geometry3k"
-FAMILY = "geometry3k"
-REQUIRED = ("images", "problem", "answer")
-OPTIONAL = ("id", "choices", "ground_truth")
 
-
-def read(source: str, split: str) -> Iterator[Sample]:
-    """The problems of one split, in order.
-
-    Args:
-        source: Hub id, parquet file, or folder with parquet files.
-        split: "train", "validation" or "test".
-
-    Raises:
-        DataError: If a column is missing, an answer is empty, an image has no content, or a row has not one image for
-            each "<image>" in its problem.
-    """
-    for index, row in enumerate(load_rows(source, split, required=REQUIRED)):
-        name = f"row {index} of split {split!r}"
-        images = tuple(image_bytes(image, name) for image in row["images"] or ())
-        marks = row["problem"].count(IMAGE_MARK)
-        if marks != len(images):
-            raise DataError(
-                f"{name} has {len(images)} images and {marks} marks {IMAGE_MARK} in its problem, but every image needs "
-                "exactly one mark. Mend the row, or remove it."
-            )
-        if not row["answer"]:
-            raise DataError(f"{name} has no answer, but every problem needs one. Fill it in, or remove the row.")
-        yield Sample(
-            id=f"{SOURCE}/{split}/{index}",
-            question=row["problem"],
-            target=row["answer"].strip(),
-            images=images,
-            family=FAMILY,
-            source=SOURCE,
-            metadata={key: row[key] for key in OPTIONAL if row.get(key) is not None},
-        )
+def convert(row: Row) -> Sample | Drop:
+    """One row as a free-form question; its choices, where the revision has them, are kept in the metadata."""
+    images = images_of(row.values["images"], row)
+    question = one_mark_per_image(text_of(row.values["problem"]), len(images))
+    target = text_of(row.values["answer"])
+    if question is None:
+        return Drop("number of image marks is not the number of images")
+    if not target:
+        return Drop("no answer")
+    metadata = {name: row.values.get(name) for name in ("id", "choices", "ground_truth")}
+    return Sample(
+        id=f"{DESCRIPTION.name}/{row.split}/{row.index}",
+        question=question,
+        target=target,
+        images=images,
+        family=DESCRIPTION.name,
+        source=DESCRIPTION.name,
+        metadata={name: value for name, value in metadata.items() if value is not None},
+    )

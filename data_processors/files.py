@@ -1,0 +1,54 @@
+"""Image files beside the rows of a data set: loose in its folder, or inside its zip archives."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a row can name by a relative path.
+
+    Attributes:
+        root: Folder of the data set; None when there is none.
+        archives: Zip archives, looked into after the folder, in order.
+    """
+
+    root: Path | None = None
+    archives: tuple[Path, ...] = ()
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file; None when it is not there.
+
+        Args:
+            path: Relative to the folder or to the top of an archive. "file://" and leading "./" or "/" are taken off,
+                and a path that leaves the folder is not there.
+        """
+        name = path.removeprefix("file://").replace("\\", "/")
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if not parts or ".." in parts:
+            return None
+        if self.root and (place := self.root.joinpath(*parts)).is_file():
+            return place.read_bytes()
+        for archive in self.archives:
+            data = _read_member(archive, "/".join(parts))
+            if data is not None:
+                return data
+        return None
+
+
+def _read_member(archive: Path, name: str) -> bytes | None:
+    opened, names = _open_archive(archive)
+    # Archives often hold one folder of the archive's own name above the paths that the rows give.
+    found = next((full for full in (name, f"{archive.stem}/{name}") if full in names), None)
+    return opened.read(found) if found else None
+
+
+# Each process keeps its archives open; a data set has few.
+@lru_cache(maxsize=32)
+def _open_archive(archive: Path) -> tuple[zipfile.ZipFile, frozenset[str]]:
+    opened = zipfile.ZipFile(archive)
+    return opened, frozenset(opened.namelist())
