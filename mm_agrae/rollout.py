@@ -14,11 +14,12 @@ from mm_agrae.verify import Question, VerifierPool
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """The verifier and what its verdicts are worth."""
+    """The verifier, the scoring profile by which it judges, and what its verdicts are worth."""
 
     verifier: VerifierPool
     correct_weight: float
     format_weight: float
+    profile: str = "generic"
 
     def __call__(self, completions: Sequence[Completion], questions: Sequence[Question]) -> list[Rollout]:
         verdicts = self.verifier.verify_all([completion.text for completion in completions], questions)
@@ -60,7 +61,9 @@ def rollout(
     completions = engine.generate(prompts, sampling, seeds)
     sampled = time.perf_counter()
     flat = [completion for group in completions for completion in group]
-    questions = [Question.of(prompt.sample) for prompt in prompts for _ in range(sampling.num_completions)]
+    questions = [
+        Question.of(prompt.sample, profile=judge.profile) for prompt in prompts for _ in range(sampling.num_completions)
+    ]
     judged = judge(flat, questions)
     size = sampling.num_completions
     groups = [

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,8 @@ import mm_agrae
 from mm_agrae.errors import EngineError
 from mm_agrae.records import Verdict
 from mm_agrae.verify.equivalence import Comparison, Outcome
-from mm_agrae.verify.verifier import Pending, Question, begin, settle
+from mm_agrae.verify.question import Question
+from mm_agrae.verify.verifier import Pending, begin, compare_answer, settle
 
 _START_S = 120.0  # importing sympy takes a second; a loaded machine gets time
 _GRACE_S = 0.5  # between the alarm inside a worker and its kill
@@ -139,6 +140,35 @@ class VerifierPool:
         return [
             first if isinstance(first, Verdict) else _settled(first, *results[first.comparison]) for first in firsts
         ]
+
+    def same_answers(self, pairs: Sequence[tuple[str, str]], questions: Sequence[Question]) -> list[bool]:
+        """Whether two extracted answers to a question are equal: the first is compared with the second as its target.
+
+        A pair that cannot be decided in time counts as different.
+
+        Args:
+            pairs: Answers as verdicts hold them.
+            questions: The question of each pair; its target plays no part.
+
+        Raises:
+            ValueError: If there are not as many questions as pairs.
+            EngineError: If the pool is closed or a worker cannot start.
+        """
+        if len(pairs) != len(questions):
+            raise ValueError(
+                f"there are {len(pairs)} pairs of answers and {len(questions)} questions, but each pair needs its "
+                "question. Repeat the question once per pair."
+            )
+        if self._is_closed:
+            raise EngineError("the verifier pool is closed, but judging needs an open one. Make a new VerifierPool.")
+        firsts = [
+            compare_answer(answer, replace(question, target=other))
+            for (answer, other), question in zip(pairs, questions, strict=True)
+        ]
+        comparisons = dict.fromkeys(first for first in firsts if isinstance(first, Comparison))
+        results = self._compare_all(deque(comparisons))
+        outcomes = [results[first][0] if isinstance(first, Comparison) else first for first in firsts]
+        return [isinstance(outcome, Outcome) and outcome.equal for outcome in outcomes]
 
     def _compare_all(self, waiting: deque[Comparison]) -> dict[Comparison, tuple[Outcome | str, float]]:
         """An outcome, or the rule under which there is none, and the seconds spent, for every comparison."""

@@ -6,27 +6,12 @@ import re
 import time
 from dataclasses import dataclass
 
-from mm_agrae.records import AnswerKind, Sample, Tolerance, Verdict
+from mm_agrae.records import Verdict
 from mm_agrae.verify.equivalence import Comparison, Outcome, compare_simply, shown_form
 from mm_agrae.verify.extract import Extraction, extract, find_boxes
+from mm_agrae.verify.question import Question
 
 _AFTER_BOX = re.compile(r"(?:[\s$.,;:!?*。]|\\[)\]]|</answer>|</s>|<\|[a-z_]{1,20}\|>)*", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What an answer is judged against; fields as in `Sample`."""
-
-    target: str
-    answer_kind: AnswerKind = "math"
-    options: tuple[str, ...] = ()
-    tolerance: Tolerance | None = None
-
-    @classmethod
-    def of(cls, sample: Sample) -> Question:
-        return cls(
-            target=sample.target, answer_kind=sample.answer_kind, options=sample.options, tolerance=sample.tolerance
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +45,17 @@ def begin(text: str, question: Question) -> Verdict | Pending:
     extraction = extract(text, question.answer_kind, num_options=len(question.options))
     if extraction is None:
         return _verdict(text, question, None, Outcome(equal=False, rule="no_answer"), time.perf_counter() - begun)
-    first = compare_simply(
-        extraction.answer,
-        question.target,
-        question.answer_kind,
-        options=question.options,
-        tolerance=question.tolerance,
-    )
+    first = compare_answer(extraction.answer, question)
     if isinstance(first, Comparison):
         return Pending(text=text, question=question, extraction=extraction, comparison=first)
     return _verdict(text, question, extraction, first, time.perf_counter() - begun)
+
+
+def compare_answer(answer: str, question: Question) -> Outcome | Comparison:
+    """Compare an extracted answer with the target of a question, as far as that needs no computer algebra."""
+    return compare_simply(
+        answer, question.target, question.answer_kind, options=question.options, tolerance=question.tolerance
+    )
 
 
 def settle(pending: Pending, outcome: Outcome | None, *, seconds: float, rule: str = "timeout") -> Verdict:
