@@ -6,10 +6,12 @@ rows, a function `key(row)`. Putting the module here is all it takes.
 
 from __future__ import annotations
 
+import difflib
 import pkgutil
 from importlib import import_module
 
 from data_processors.description import Processor
+from mm_agrae.errors import ConfigError
 
 
 def _collect() -> dict[str, Processor]:
@@ -25,3 +27,16 @@ def _collect() -> dict[str, Processor]:
 
 
 PROCESSORS: dict[str, Processor] = _collect()
+
+
+def processor_named(name: str) -> Processor:
+    """The processor of a data set.
+
+    Raises:
+        ConfigError: If there is none of this name; the message offers the nearest.
+    """
+    if name not in PROCESSORS:
+        near = difflib.get_close_matches(name, PROCESSORS, n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(PROCESSORS)}."
+        raise ConfigError(f"no data processor is called {name!r}. {remedy}")
+    return PROCESSORS[name]

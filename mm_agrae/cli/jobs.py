@@ -28,7 +28,7 @@ Log = Callable[[str], None]
 def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Reinforcement learning, measured before and after, with a report at the end."""
     config = load_config(recipe, overrides)
-    samples, sets = load_samples(config.data.train), _load_sets(config)
+    samples, sets = load_samples(config.data.train, training=True), _load_sets(config)
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
@@ -52,7 +52,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
 def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Warm start; the run directory's last checkpoint holds the model."""
     config = load_config(recipe, overrides)
-    samples = load_samples(config.data.train)
+    samples = load_samples(config.data.train, training=True)
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="sft", out=out, resume=resume, log=log
     )

@@ -69,10 +69,10 @@ class ImageConfig(Section):
 class DataSource(Section):
     """Where problems come from."""
 
-    format: Literal["canonical", "geometry3k", "math"] = Field(
+    format: str = Field(
         default="canonical",
         description="canonical: a folder written by this project; otherwise the name of the data processor that reads "
-        "the set.",
+        "the set, see `mm-agrae data list`.",
     )
     path: str = Field(description="Folder, parquet file or hub id.")
     split: str = Field(default="train", description="Split to read.")

@@ -23,6 +23,7 @@ from mm_agrae.data.columns import COLUMNS, arrow_schema, content_hash, from_row,
 from mm_agrae.data.manifest import (
     FORMAT_VERSION,
     Manifest,
+    Origin,
     SplitManifest,
     read_manifest,
     sorted_counts,
@@ -33,10 +34,20 @@ from mm_agrae.records import Sample
 
 # Reading one sample reads its row group, so a group is small; 64 pictures of 20 kB are 1.3 MB.
 ROW_GROUP = 64
+NO_ORIGIN = Origin()
 
 
 class OutputExistsError(DataError, FileExistsError):
     """The place where a data set should be written is taken."""
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise OutputExistsError if `out` is a file or a folder that is not empty."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise OutputExistsError(
+            f"{out} exists and is not empty, but a data set is only written to a new or empty folder. "
+            "Name another folder, or remove this one yourself."
+        )
 
 
 def write_dataset(
@@ -45,6 +56,8 @@ def write_dataset(
     *,
     source: str,
     seed: int,
+    origin: Origin = NO_ORIGIN,
+    notes: Mapping[str, str] | None = None,
     on_sample: Callable[[], None] | None = None,
 ) -> Manifest:
     """Write a data set under a temporary name beside `out`, and rename it when it is whole.
@@ -56,17 +69,15 @@ def write_dataset(
         out: The folder to make. It may exist if it is empty.
         source: Where the samples came from.
         seed: The seed they were made with; 0 when they were not made from one.
+        origin: What a conversion knows of them beyond the source.
+        notes: Text files to put beside the data, by name.
         on_sample: Called after each sample, for a progress bar.
 
     Raises:
         OutputExistsError: If `out` is a file or a folder that is not empty; nothing is touched.
         DataError: If a sample has no target or not one mark per image, or two samples have one id.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise OutputExistsError(
-            f"{out} exists and is not empty, but a data set is only written to a new or empty folder. "
-            "Name another folder, or remove this one yourself."
-        )
+    refuse_taken(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
     partial.mkdir()
@@ -77,10 +88,13 @@ def write_dataset(
             format_version=FORMAT_VERSION,
             package_version=mm_agrae.__version__,
             source=source,
+            origin=origin,
             seed=seed,
             splits={name: ledger.manifest(name, file) for name, file in written.items()},
             split_overlap=ledger.overlap,
         )
+        for name, text in (notes or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
         write_manifest(partial, manifest)
         partial.rename(out)
     except BaseException:  # an interrupt must not leave a half-written folder behind either

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,31 @@ from mm_agrae.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the samples of a conversion came from and what they may be used for.
+
+    Attributes:
+        processor: Name of the data processor; "" when none made them.
+        revision: Commit of the repository on the hub; "local" for files on disk, "" for made samples.
+        licence: Licence of the data set as its card states it; "unknown" when nobody said.
+        uses: "training", "benchmark" or both; a data set without "training" may not be trained on.
+        profile: Scoring profile of its rule.
+        files: Hash (sha256) of every file that rows were read from, by its path in the source.
+        rows_in: Rows read by split; a split that is not named had no row dropped.
+        drops: Rows dropped, by split and reason.
+    """
+
+    processor: str = ""
+    revision: str = ""
+    licence: str = "unknown"
+    uses: tuple[str, ...] = ("training", "benchmark")
+    profile: str = "generic"
+    files: Mapping[str, str] = field(default_factory=dict)
+    rows_in: Mapping[str, int] = field(default_factory=dict)
+    drops: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +72,8 @@ class Manifest:
     Attributes:
         format_version: Version of this layout.
         package_version: Version of the package that wrote it.
-        source: Where the samples came from.
+        source: Where the samples came from: a hub id, a path, the name of what made them.
+        origin: What a conversion knows beyond that.
         seed: Seed they were made with (0 for a converted data set).
         splits: By name.
         split_overlap: Number of problems (question, images and target) found in more than one split.
@@ -55,6 +82,7 @@ class Manifest:
     format_version: int
     package_version: str
     source: str
+    origin: Origin
     seed: int
     splits: dict[str, SplitManifest]
     split_overlap: int
@@ -82,7 +110,9 @@ def read_manifest(folder: Path) -> Manifest:
         version = values["format_version"]
         if version == FORMAT_VERSION:
             splits = {name: SplitManifest(**split) for name, split in values.pop("splits").items()}
-            return Manifest(**values, splits=splits)
+            origin = values.pop("origin")
+            origin = Origin(**{**origin, "uses": tuple(origin["uses"])})
+            return Manifest(**values, origin=origin, splits=splits)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as a manifest ({error!r}). Write the data set again.") from error
     raise DataError(

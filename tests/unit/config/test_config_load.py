@@ -7,9 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from data_processors import PROCESSORS
 from mm_agrae.config import RunConfig, config_hash, load_config, parse_config
-from mm_agrae.config.schema import DataSource
 from mm_agrae.errors import ConfigError
 
 TEXT = """
@@ -108,7 +106,6 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ("algorithm.clip_low=1.0", "algorithm.clip_low is 1.0"),
         ("algorithm.preset=[grpo]", "algorithm.preset"),
         ("model.precision=fp16", "model.precision is 'fp16'.*'bf16'"),
-        ("data.train.format=geometry", "data.train.format is 'geometry'.*'geometry3k'"),
         ("name=a/b", "name is 'a/b'"),
         ("images.min_pixels=700000", "min_pixels is 700000, above max_pixels 602112"),
         ("evaluate.ks=[1, 8]", "ks asks for pass@8, but num_samples is 4"),
@@ -134,10 +131,6 @@ def test_a_group_of_one_is_refused() -> None:
         "rollout.group_size=1",
     )
     assert parse_config(TEXT, ["rollout.group_size=2"]).rollout.group_size == 2
-
-
-def test_a_format_is_canonical_or_a_data_processor() -> None:
-    assert set(get_args(DataSource.model_fields["format"].annotation)) == {"canonical", *PROCESSORS}
 
 
 def test_presets_fill_only_what_is_left_out() -> None:
