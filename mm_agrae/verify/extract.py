@@ -2,33 +2,58 @@
 
 Every scan is linear in the length of the text, so that a hostile completion costs no more than a long one.
 
-Order of the rules, first hit wins:
+A profile names its sources in order, and the first that finds something wins:
 
-1. "box" or "answer_tag", whichever closes last: the last closed \\boxed{...} / \\fbox{...}, or <answer>...</answer>.
-2. "phrase": what follows the last "answer is", "answer:" or their Chinese forms.
-3. For a choice: "leading_letter" ("D. because ..."), "sole_letter" (one option letter set apart in the whole text).
-4. Otherwise: "whole_text" when the text is nothing but a short expression, "sole_math" or "sole_number" when the last
-   line holds exactly one. A line that lists several candidates is no answer: guessing widely must not pay.
+- "box": the last closed \\boxed{...} or \\fbox{...}. "spaced_box": what follows the last "\\boxed " without braces.
+- "answer_tag": the last closed <answer>...</answer>. "box_or_tag": box or tag, whichever closes last.
+- "json": the value of the last key "short answer". "hashes": the number after the first "####".
+- "answer_line": the rest of the line after the last "Answer:" among the last 300 characters. "after_answer": whatever
+  follows the last "Answer".
+- "phrase": what follows the last "answer is", "answer:" or their Chinese forms.
+- "letter", for a choice: "leading_letter" ("D. because ..."), "sole_letter" (one option letter set apart in the text).
+- "alone", for all else: "whole_text" when the text is nothing but a short expression, "sole_math" or "sole_number" when
+  the last line holds exactly one, "leading_word" for yes or no. A line that lists several candidates is no answer:
+  guessing widely must not pay.
+- "last_number": the last number. "whole": the whole text.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mm_agrae.records import AnswerKind
+from mm_agrae.verify.profiles import GENERIC, Profile, Source
+from mm_agrae.verify.units import unit_name
 
 _PHRASE_REACH = 400  # characters after "answer is" that can belong to the answer
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])[ \t]*(\{)?|\\.|[{}]", re.DOTALL)
 _OPEN_TAG = re.compile(r"<answer>", re.IGNORECASE)
 _CLOSE_TAG = re.compile(r"</answer>", re.IGNORECASE)
-_PHRASE = re.compile(r"\banswer(?: is|\s?[:：])|答案(?:是|为|：|:)", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"\banswer(?: is| would be| should be| must be|\s?[:：])|\b(?:correct|right|best) (?:option|choice) is",
+    re.IGNORECASE,
+)
+_CHINESE_PHRASE = re.compile(r"答案(?:应该|应)?(?:是|为|选|：|:)|(?<!不)(?:应选|故选|选择|选)[：:]?\s?(?=[A-H①-⑧(（])")
 _PHRASE_END = re.compile(r"[.。;；!?](?=\s|$)|。|\n|,\s(?=because|since|as|so|which|where)", re.IGNORECASE)
 _LEADING_LETTER = re.compile(r"\s*(?:\*\*)?\(?([A-Z])(?:\)|\.(?=\s|$)|:|\*\*|\s*$)")
 _SET_APART_LETTER = re.compile(r"\(([A-Z])\)|\*\*([A-Z])\*\*|\b(?:[Oo]ption|[Cc]hoice)\s([A-Z])\b")
 _BARE_LETTER = re.compile(r"(?<![A-Za-z'])([B-HJ-Z])(?![A-Za-z'])")
 _LATEX_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{[^{}]*\}|\\[A-Za-z]+")
 _NUMBER = re.compile(r"(?<![\d.A-Za-z])[-−+]?\d[\d.,/:]*(?![A-Za-z])")
+_LEADING_WORD = re.compile(r"\W{0,4}(yes|no|true|false|是|否|不是|对|错)(?![A-Za-z])", re.IGNORECASE)
+_UNIT_BESIDE = re.compile(r"\s?(%|°|(?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-z]{1,12})?(?:\^?[23])?)")
+_LINE_ENDS = re.compile(r"[\s.,;!?]*$")
+_SPACED_BOX = re.compile(r"\\boxed\s+([^\s{}$\\.,;]+)")
+_HASHES = re.compile(r"####\s{0,20}([-−]?[$\d.,]*\d)")
+_ANSWER_LINE = re.compile(r"answer\s{0,9}[:：]\s{0,9}([^\n]+)", re.IGNORECASE)
+_SHORT_ANSWER = re.compile(
+    r'"short[ _]answer"\s{0,9}:\s{0,9}(?:"((?:[^"\\]|\\.){0,400})"|([^,}\n"]{1,400}))', re.IGNORECASE
+)
+_ANY_NUMBER = re.compile(r"-?(?:\$)?\d[\d,]*(?:\.\d+)?|-?\.\d+")
+_ANSWER_LINE_REACH = 300
+_FINAL_SOURCES = frozenset({"box", "answer_tag", "box_or_tag", "json"})
 _EDGE = " \t\r\n*_:：,，"
 
 
@@ -75,94 +100,212 @@ def find_boxes(text: str) -> tuple[list[Box], int]:
     return boxes, num_commands
 
 
-def extract(text: str, kind: AnswerKind = "math", *, num_options: int = 0) -> Extraction | None:
+def extract(
+    text: str, kind: AnswerKind = "math", *, num_options: int = 0, profile: Profile = GENERIC
+) -> Extraction | None:
     """The answer that a completion gives, or None when it gives none (an empty box gives none).
 
     Args:
         text: The completion.
         kind: Kind of answer that is looked for.
         num_options: Options of a choice; 0 when unknown, then letters A to H count.
+        profile: Says where to look, and in which order.
     """
-    boxes, _ = find_boxes(text)
-    tag = _last_tag(text)
-    if boxes and (tag is None or boxes[-1].end > tag[0]):
-        return _trimmed(text, *boxes[-1].inner, rule="box")
-    if tag is not None:
-        return _trimmed(text, *tag, rule="answer_tag")
-    phrase = _phrase(text)
-    if phrase is not None:
-        return phrase
-    if kind == "choice":
-        return _letter(text, num_options or 8)
-    return _unmarked(text, kind)
+    search = _Search(text=text, kind=kind, num_options=num_options or 8, profile=profile)
+    for source in profile.sources:
+        place = _SOURCES[source](search)
+        if place is None:
+            continue
+        found = _trimmed(text, place)
+        if found is not None or source in _FINAL_SOURCES:
+            return found
+    return None
 
 
-def _trimmed(text: str, start: int, end: int, *, rule: str) -> Extraction | None:
-    inside = text[start:end]
-    answer = inside.strip(_EDGE)
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    text: str
+    kind: AnswerKind
+    num_options: int
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Offsets of an answer before its edges are trimmed, and the rule that found it."""
+
+    start: int
+    end: int
+    rule: str
+
+
+def _trimmed(text: str, place: _Place) -> Extraction | None:
+    inside = text[place.start : place.end]
+    # Where the whole text counts, its punctuation does too.
+    edge = " \t\r\n" if place.rule == "whole" else _EDGE
+    answer = inside.strip(edge)
     if not answer:
         return None
-    start += len(inside) - len(inside.lstrip(_EDGE))
-    return Extraction(answer=answer, span=(start, start + len(answer)), rule=rule)
+    start = place.start + len(inside) - len(inside.lstrip(edge))
+    return Extraction(answer=answer, span=(start, start + len(answer)), rule=place.rule)
 
 
-def _last_tag(text: str) -> tuple[int, int] | None:
-    """Offsets of what the last closed answer tag holds."""
-    closings = [match.start() for match in _CLOSE_TAG.finditer(text)]
+def _box(search: _Search) -> _Place | None:
+    boxes, num_commands = find_boxes(search.text)
+    if search.profile.unclosed_box and num_commands:
+        openings = [match for match in _BOX_TOKEN.finditer(search.text) if match[1]]
+        if openings and (not boxes or openings[-1].start() >= boxes[-1].end):
+            return _Place(openings[-1].end(), len(search.text), "unclosed_box")
+    return _Place(*boxes[-1].inner, "box") if boxes else None
+
+
+def _spaced_box(search: _Search) -> _Place | None:
+    return _last_group(_SPACED_BOX, search.text, "spaced_box")
+
+
+def _answer_tag(search: _Search) -> _Place | None:
+    """What the last closed answer tag holds."""
+    closings = [match.start() for match in _CLOSE_TAG.finditer(search.text)]
     if not closings:
         return None
-    openings = [match.end() for match in _OPEN_TAG.finditer(text, 0, closings[-1])]
-    return (openings[-1], closings[-1]) if openings else None
+    openings = [match.end() for match in _OPEN_TAG.finditer(search.text, 0, closings[-1])]
+    return _Place(openings[-1], closings[-1], "answer_tag") if openings else None
 
 
-def _phrase(text: str) -> Extraction | None:
+def _box_or_tag(search: _Search) -> _Place | None:
+    box, tag = _box(search), _answer_tag(search)
+    if box is None or tag is None:
+        return box or tag
+    # A box inside the tag is the answer too, and its last brace stands before the closing tag.
+    return box if box.end > tag.start else tag
+
+
+def _json(search: _Search) -> _Place | None:
+    place = None
+    for match in _SHORT_ANSWER.finditer(search.text):
+        place = _Place(*match.span(1 if match[1] is not None else 2), "json")
+    return place
+
+
+def _hashes(search: _Search) -> _Place | None:
+    match = _HASHES.search(search.text)
+    return _Place(*match.span(1), "hashes") if match else None
+
+
+def _answer_line(search: _Search) -> _Place | None:
+    first = max(0, len(search.text) - _ANSWER_LINE_REACH)
+    place = None
+    for match in _ANSWER_LINE.finditer(search.text, first):
+        place = _Place(*match.span(1), "answer_line")
+    return place
+
+
+def _after_answer(search: _Search) -> _Place | None:
+    found = search.text.rfind("Answer")
+    return None if found < 0 else _Place(found + len("Answer"), len(search.text), "after_answer")
+
+
+def _last_number(search: _Search) -> _Place | None:
+    place = None
+    for match in _ANY_NUMBER.finditer(search.text):
+        place = _Place(*match.span(), "last_number")
+    return place
+
+
+def _whole(search: _Search) -> _Place | None:
+    return _Place(0, len(search.text), "whole")
+
+
+def _last_group(pattern: re.Pattern[str], text: str, rule: str) -> _Place | None:
+    place = None
+    for match in pattern.finditer(text):
+        place = _Place(*match.span(1), rule)
+    return place
+
+
+def _phrase(search: _Search) -> _Place | None:
     start = None
-    for match in _PHRASE.finditer(text):
-        start = match.end()
+    for pattern in (_PHRASE, _CHINESE_PHRASE) if search.profile.chinese else (_PHRASE,):
+        for match in pattern.finditer(search.text):
+            start = max(match.end(), start or 0)
     if start is None:
         return None
-    reach = text[start : start + _PHRASE_REACH]
+    reach = search.text[start : start + _PHRASE_REACH]
     leading = len(reach) - len(reach.lstrip(_EDGE))
     end = _PHRASE_END.search(reach, leading)
-    return _trimmed(text, start, start + (end.start() if end else len(reach)), rule="phrase")
+    return _Place(start, start + (end.start() if end else len(reach)), "phrase")
 
 
-def _letter(text: str, num_options: int) -> Extraction | None:
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:num_options]
-    leading = _LEADING_LETTER.match(text)
+def _letter(search: _Search) -> _Place | None:
+    if search.kind != "choice":
+        return None
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: search.num_options]
+    leading = _LEADING_LETTER.match(search.text)
     if leading and leading[1] in letters:
-        return Extraction(answer=leading[1], span=leading.span(1), rule="leading_letter")
-    found = [match for match in _SET_APART_LETTER.finditer(text) if match[match.lastindex or 0] in letters]
-    bare = [match for match in _BARE_LETTER.finditer(text) if match[1] in letters]
+        return _Place(*leading.span(1), "leading_letter")
+    found = [match for match in _SET_APART_LETTER.finditer(search.text) if match[match.lastindex or 0] in letters]
+    bare = [match for match in _BARE_LETTER.finditer(search.text) if match[1] in letters]
     everywhere = {match[match.lastindex or 0] for match in (*found, *bare)}
     if not found or len(everywhere) != 1:
         return None
-    last = found[-1]
-    group = last.lastindex or 0
-    return Extraction(answer=last[group], span=last.span(group), rule="sole_letter")
+    return _Place(*found[-1].span(found[-1].lastindex or 0), "sole_letter")
 
 
-def _unmarked(text: str, kind: AnswerKind) -> Extraction | None:
+def _alone(search: _Search) -> _Place | None:
     """An answer that nothing announces: the whole text, or the only formula or number of the last line."""
+    text, kind = search.text, search.kind
+    if kind == "choice":
+        return None
+    if kind == "yes_no":
+        word = _LEADING_WORD.match(text)
+        return _Place(*word.span(1), "leading_word") if word else None
     start, end = _last_line(text)
     line = text[start:end]
     if len(line) > _PHRASE_REACH:
         return None
     is_whole = not text[:start].strip()
-    if is_whole and (kind == "text" or not re.search(r"[^\W\d_]{2}", _LATEX_COMMAND.sub(" ", line))):
-        return _trimmed(text, start, end, rule="whole_text")
+    is_short = kind == "text" or not re.search(r"[^\W\d_]{2}", _LATEX_COMMAND.sub(" ", line))
+    if is_whole and (is_short or (kind == "choices" and re.fullmatch(r"[A-Z]{2,8}", line))):
+        return _Place(start, end, "whole_text")
     dollars = [match.start() for match in re.finditer(r"(?<!\\)\$", line)]
     if len(dollars) == 2:
-        return _trimmed(text, start + dollars[0] + 1, start + dollars[1], rule="sole_math")
+        return _Place(start + dollars[0] + 1, start + dollars[1], "sole_math")
     numbers = list(_NUMBER.finditer(line))
     if dollars or len(numbers) != 1:
         return None
-    shown = numbers[0][0].rstrip(".,/:")
-    begin = start + numbers[0].start()
-    return Extraction(answer=shown, span=(begin, begin + len(shown)), rule="sole_number")
+    stop = numbers[0].start() + len(numbers[0][0].rstrip(".,/:"))
+    return _Place(start + numbers[0].start(), start + _with_unit(line, stop), "sole_number")
+
+
+def _with_unit(line: str, stop: int) -> int:
+    """Where a number ends that ends at `stop`, with the unit beside it: 5 miles must not be taken for 5."""
+    beside = _UNIT_BESIDE.match(line, stop)
+    if beside is None:
+        return stop
+    is_last = _LINE_ENDS.match(line, beside.end()) is not None  # "5 in all" is no length
+    known = unit_name(beside[1], numeric=is_last)
+    is_sure = is_last or (len(beside[1]) > 2 and beside[1] != "min")
+    return beside.end() if known and is_sure else stop
 
 
 def _last_line(text: str) -> tuple[int, int]:
     """Offsets of the last line that is not blank."""
     end = len(text.rstrip())
     return text.rfind("\n", 0, end) + 1, end
+
+
+_SOURCES: Mapping[Source, Callable[[_Search], _Place | None]] = {
+    "box": _box,
+    "spaced_box": _spaced_box,
+    "answer_tag": _answer_tag,
+    "box_or_tag": _box_or_tag,
+    "json": _json,
+    "hashes": _hashes,
+    "answer_line": _answer_line,
+    "after_answer": _after_answer,
+    "phrase": _phrase,
+    "letter": _letter,
+    "alone": _alone,
+    "last_number": _last_number,
+    "whole": _whole,
+}

@@ -10,36 +10,27 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from mm_agrae.verify.profiles import GENERIC, Profile
+from mm_agrae.verify.units import unit_name
+
 MAX_CHARS = 400
 _MAX_EXPONENT = 400  # of ten; larger ones are compared as text or refused
 
 _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ",
     "≥": "\\ge ", "≠": "\\ne ", "±": "\\pm ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ", "º": "^\\circ ",
-    "掳": "^\\circ ", "²": "^{2}", "³": "^{3}", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}",
+    "²": "^{2}", "³": "^{3}", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}",
     "√": "\\sqrt ", "≈": "\\approx ", "％": "%", "，": ",", "（": "(", "）": ")", "\u00a0": " ", "\u2009": " ",
     "。": ".",
 }  # fmt: skip
 _SYMBOL_TABLE = str.maketrans(_SYMBOLS)
+# What is left of "\frac", "\boxed" and "\begin" when a writer of JSON took the first letter for an escape.
+_EATEN = {"\x0crac": "\\frac", "\x08oxed": "\\boxed", "\x08egin": "\\begin"}
 
-# Known units and their canonical names. A unit is dropped from the form and kept beside it: "5 cm" equals "5" and
-# "5 centimeters" but not "5 m". Words that are not here are dropped only when LaTeX marks them as text.
-_UNIT_NAMES = {
-    "%": "% percent pct percentage", "°": "degree degrees deg",
-    "cm": "cm centimeter centimeters centimetre centimetres",
-    "mm": "mm millimeter millimeters", "km": "km kilometer kilometers kilometre kilometres",
-    "m": "meter meters metre metres 米", "ft": "ft feet foot", "in": "inch inches", "mi": "mile miles",
-    "yd": "yard yards yd", "kg": "kg kilogram kilograms", "g": "gram grams", "lb": "pound pounds lb lbs", "mph": "mph",
-    "h": "hour hours hr hrs", "min": "minute minutes min", "s": "second seconds sec", "day": "day days",
-    "year": "year years", "$": "dollar dollars usd", "cent": "cent cents", "": "unit units", "L": "liter liters",
-    "ml": "ml milliliter milliliters", "week": "week weeks", "month": "month months",
-}  # fmt: skip
-_UNITS = {word: name for name, words in _UNIT_NAMES.items() for word in words.split()}
-_LETTER_UNITS = frozenset("mgshLNJWVAKC")  # read as units only where the target is a number
 
 _TEXT = r"\\(?:text(?:normal|rm|bf|it|sf)?|mathrm|mathbf|mathit|mathsf|mbox|operatorname)"
 _SPACING = re.compile(
-    r"\\[!,;: ]|\\q?quad\b|~|\\(?:displaystyle|limits)\b|\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?"
+    r"(?<!\\)\\[!,;: ]|\\q?quad\b|~|\\(?:displaystyle|limits)\b|\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?"
 )
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)"
 _PLAIN_NUMBER = re.compile(rf"[+-]?{_NUMBER}")
@@ -50,9 +41,16 @@ _POWER_OF_TEN = re.compile(
     rf"([+-]?)(?:({_NUMBER})(?:[eE]([+-]?\d+)|(?:\\times|\\cdot|\*)10\^\{{?([+-]?\d+)\}}?)|10\^\{{?([+-]?\d+)\}}?)"
 )
 _TRAILING_UNIT = re.compile(
-    rf"(?P<value>.*[\d}})\]]|.*\\pi)\s*(?:\\?(?P<percent>%)|(?P<degree>\^\{{?\\circ\}}?|\\degree)"
-    rf"|{_TEXT}\{{(?P<marked>[^{{}}]*)\}}|(?P<word>(?:square |sq\.? ?|cubic )?[A-Za-z米]+))(?P<power>\^\{{?[23]\}}?)?"
+    rf"(?P<value>.*[\d}})\]]|.*\\pi)\s*(?:\\?(?P<percent>%)|(?P<degree>\^\{{?\\circ\}}?|\\degree)(?P<scale>\s*[TCF])?"
+    rf"|{_TEXT}\{{(?P<marked>[^{{}}]*)\}}"
+    r"|(?P<word>(?:square |sq\.? ?|cubic |平方|立方)?(?:[A-Za-zΩ]+|[一-龥]+)(?:\s?/\s?[A-Za-z]+| per [a-z]+)?))"
+    r"(?P<power>\^\{?[23]\}?)?"
 )
+_FUNCTION = re.compile(
+    r"(?<![A-Za-z\\])(?:np\.|math\.)?(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])"
+)
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u202f]\d{3})+(?![\d ])")
+_COMMA_DECIMAL = re.compile(r"([+-]?(?:\d{1,3}(?:\.\d{3})+|\d+)),(\d{1,2}|\d{4,})(?!\d)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +70,33 @@ class Number:
 
 
 @lru_cache(maxsize=4096)
-def normal_form(raw: str, *, numeric: bool = False) -> Form:
+def normal_form(raw: str, *, numeric: bool = False, profile: Profile = GENERIC) -> Form:
     """Normal form of an answer.
 
     Args:
         raw: At most MAX_CHARS characters.
         numeric: The target is a number, so a single trailing letter such as "m" is a unit and no variable.
+        profile: Says which marks of other languages and encodings are read (decimal_comma, spaced_thousands, chinese,
+            mojibake).
     """
-    text = _plain_latex(unwrapped(raw).translate(_SYMBOL_TABLE))
+    text = raw.replace("掳", "°") if profile.mojibake else raw
+    text = _without_dollars(unwrapped(text).translate(_SYMBOL_TABLE))
+    if profile.spaced_thousands:
+        text = _SPACED_THOUSANDS.sub(lambda match: re.sub(r"\s", "", match[0]), text)
+    if profile.decimal_comma:
+        text = _decimal_point(text)
+    text = _plain_latex(text)
     text, currency = _without_currency(re.sub(r"^(?:=|\\approx(?![A-Za-z]))\s*", "", text))
-    body, unit = _split_unit(text, numeric=numeric)
+    body, unit = _split_unit(text, numeric=numeric, chinese=profile.chinese)
     return Form(body=_tight(body), unit=currency or unit)
 
 
 def unwrapped(raw: str) -> str:
     """The answer without what is only packing: tags, boxes, dollars, bold marks, outer text command, full stop."""
-    text = raw.strip()
+    text = raw
+    for eaten, command in _EATEN.items():
+        text = text.replace(eaten, command)
+    text = text.strip()
     while True:
         before = text
         text = re.sub(r"^<answer>(.*)</answer>$", r"\1", text, flags=re.DOTALL | re.IGNORECASE)
@@ -166,6 +175,8 @@ def _plain_latex(text: str) -> str:
     text = re.sub(r"\s*([{}])\s*", r"\1", text)
     text = re.sub(r"\\frac\s*(\d)(?=\s*[\d{])", r"\\frac{\1}", text)
     text = re.sub(r"(\\frac\{[^{}]*\})\s*(\d)", r"\1{\2}", text)
+    text = re.sub(r"\b(?:np|math)\.(?=(?:sqrt|pi)\b)", "", text.replace("**", "^"))
+    text = _FUNCTION.sub(r"\\\1 ", text).replace("+\\infty", "\\infty")
     text = re.sub(r"(?<![A-Za-z\\])sqrt(?![A-Za-z])", r"\\sqrt", text)
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"\\sqrt\s*(\d+|[A-Za-z])", _braced_root, text)
@@ -177,12 +188,23 @@ def _braced_root(match: re.Match[str]) -> str:
     return f"\\sqrt{{{match[1]}}}"
 
 
+def _without_dollars(text: str) -> str:
+    """The text without pairs of math delimiters; a single "$" is a currency."""
+    places = re.findall(r"(?<!\\)\$", text)
+    return re.sub(r"(?<!\\)\$", "", text) if places and len(places) % 2 == 0 else text
+
+
+def _decimal_point(text: str) -> str:
+    match = _COMMA_DECIMAL.fullmatch(text.strip())
+    return f"{match[1].replace('.', '')}.{match[2]}" if match else text
+
+
 def _without_currency(text: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"([+-]?)\s*\\?([$€£¥])\s*(.*)", text, re.DOTALL)
     return (match[1] + match[3], match[2]) if match else (text, None)
 
 
-def _split_unit(text: str, *, numeric: bool) -> tuple[str, str | None]:
+def _split_unit(text: str, *, numeric: bool, chinese: bool) -> tuple[str, str | None]:
     match = _TRAILING_UNIT.fullmatch(text)
     if match is None:
         return text, None
@@ -191,25 +213,14 @@ def _split_unit(text: str, *, numeric: bool) -> tuple[str, str | None]:
     if match["percent"]:
         return value, "%"
     if match["degree"]:
-        return value, "°"
+        # A bearing such as 118°T is an angle from true north.
+        scale = (match["scale"] or "").strip()
+        return value, "°" + scale.replace("T", "")
+    word = match["word"] if match["marked"] is None else match["marked"].strip()
     if match["marked"] is not None:
-        name = _unit_name(match["marked"].strip(), power, numeric=True)
-        return value, name or None
-    name = _unit_name(match["word"], power, numeric=numeric)
+        return value, unit_name(word + power, numeric=True, chinese=chinese) or None
+    name = unit_name(word + power, numeric=numeric, chinese=chinese)
     return (text, None) if name is None else (value, name or None)
-
-
-def _unit_name(word: str, power: str, *, numeric: bool) -> str | None:
-    """Canonical unit with its power; "" for a nameless unit; None for a word that is no known unit."""
-    shape = re.fullmatch(r"(square |sq\.? ?|cubic )?(.*)", word)
-    prefix, base = (shape[1] or "", shape[2]) if shape else ("", word)
-    known = _UNITS.get(base.lower())
-    if known is None and numeric and base in _LETTER_UNITS:
-        known = base
-    if known is None:
-        return None
-    power = power or {"s": "2", "c": "3"}.get(prefix[:1], "")
-    return known + power if known else ""
 
 
 def _tight(text: str) -> str:

@@ -12,7 +12,7 @@ from latex2sympy2_extended.math_normalization import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Expr
 
-from mm_agrae.verify.equivalence import Comparison, Outcome
+from mm_agrae.verify.outcome import Comparison, Outcome
 
 # Timeouts by signal only work on a main thread and leave the interpreter stuck in long integers anyway; the pool owns
 # the deadlines. math-verify warns once about that choice.

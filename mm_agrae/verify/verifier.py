@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass
 
 from mm_agrae.records import Verdict
-from mm_agrae.verify.equivalence import Comparison, Outcome, compare_simply, shown_form
+from mm_agrae.verify.equivalence import compare_simply, shown_form
 from mm_agrae.verify.extract import Extraction, extract, find_boxes
+from mm_agrae.verify.outcome import Comparison, Outcome
+from mm_agrae.verify.profiles import profile_named
 from mm_agrae.verify.question import Question
 
 _AFTER_BOX = re.compile(r"(?:[\s$.,;:!?*。]|\\[)\]]|</answer>|</s>|<\|[a-z_]{1,20}\|>)*", re.IGNORECASE)
@@ -42,7 +44,9 @@ def verify(text: str, question: Question) -> Verdict:
 def begin(text: str, question: Question) -> Verdict | Pending:
     """Do everything that needs no computer algebra."""
     begun = time.perf_counter()
-    extraction = extract(text, question.answer_kind, num_options=len(question.options))
+    extraction = extract(
+        text, question.answer_kind, num_options=len(question.options), profile=profile_named(question.profile)
+    )
     if extraction is None:
         return _verdict(text, question, None, Outcome(equal=False, rule="no_answer"), time.perf_counter() - begun)
     first = compare_answer(extraction.answer, question)
@@ -54,7 +58,12 @@ def begin(text: str, question: Question) -> Verdict | Pending:
 def compare_answer(answer: str, question: Question) -> Outcome | Comparison:
     """Compare an extracted answer with the target of a question, as far as that needs no computer algebra."""
     return compare_simply(
-        answer, question.target, question.answer_kind, options=question.options, tolerance=question.tolerance
+        answer,
+        question.target,
+        question.answer_kind,
+        options=question.options,
+        tolerance=question.tolerance,
+        profile=profile_named(question.profile),
     )
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from mm_agrae.records import Tolerance
-from mm_agrae.verify.equivalence import Comparison, Outcome, compare_simply, shown_form
+from mm_agrae.verify.equivalence import compare_simply, shown_form
+from mm_agrae.verify.outcome import Comparison, Outcome
 
 TENTHS = Tolerance(kind="round", value=1)
 
@@ -54,7 +55,8 @@ def test_equal_without_algebra(answer, target, kind):
         ("(1,3)", "\\{1,3\\}", "math", "brackets"),
         ("[1,2]", "(1,2)", "math", "brackets"),
         ("(2,1)", "(1,2)", "math", "same_parts"),
-        ("5 \\text{ m}", "5 \\text{ cm}", "math", "unit"),
+        ("5 \\text{ m}", "5 \\text{ cm}", "math", "same_number"),
+        ("5 \\text{ m}", "5 \\text{ s}", "math", "unit"),
         ("0.28", "28\\%", "math", "close_number"),
         ("even", "\\text{odd}", "math", "words"),
         ("five", "5", "integer", "words"),

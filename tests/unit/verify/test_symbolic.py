@@ -1,6 +1,6 @@
 import pytest
 
-from mm_agrae.verify.equivalence import Comparison
+from mm_agrae.verify.outcome import Comparison
 from mm_agrae.verify.symbolic import compare
 
 

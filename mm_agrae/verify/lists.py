@@ -1,0 +1,168 @@
+"""Compare what has parts: lists, sets, tuples, intervals, matrices. All work on normal forms."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import chain
+
+from mm_agrae.records import AnswerKind, Tolerance
+from mm_agrae.verify.normalise import Number, read_number, split_list
+from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
+from mm_agrae.verify.profiles import Profile
+
+_MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_ROWS = re.compile(r"\[\[(.*)\]\]")
+_BOUNDS = re.compile(r"([^<>=]+)(<|\\le(?![a-z]))([A-Za-z])(<|\\le(?![a-z]))([^<>=]+)")
+_BOUND = re.compile(r"([A-Za-z])(<|>|\\[lg]e(?![a-z]))([^<>=\\]+(?:\\(?!le|ge)[^<>=\\]+)*)")
+_LEFT = re.compile(r"([^<>=\\]+(?:\\(?!le|ge)[^<>=\\]+)*)(<|>|\\[lg]e(?![a-z]))([A-Za-z])")
+_SEVERAL = re.compile(r"\\(?:cup|pm|le|ge)(?![a-z])|[<>]")
+_ANY_BRACKETS = frozenset({"list", "set", "coordinate"})  # kinds whose brackets are a matter of taste
+_MIRRORED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """A list taken apart: its brackets ("" for none, "{}" for a set), its parts, and their values if all have one."""
+
+    brackets: str
+    parts: list[str]
+    numbers: list[Number] | None
+
+
+def compare_lists(
+    answer: str, target: str, kind: AnswerKind, tolerance: Tolerance | None, profile: Profile
+) -> Outcome | Comparison | None:
+    """Decide lists, sets, tuples and intervals by shape and, where all parts are numbers, by value.
+
+    Returns:
+        None when neither side has several parts, or when only algebra can tell.
+    """
+    left, right = _taken_apart(answer), _taken_apart(target)
+    if len(left.parts) == len(right.parts) == 1 and not (kind in _ANY_BRACKETS and left.brackets + right.brackets):
+        return None
+    if _SEVERAL.search(answer + target):
+        return None  # an inequality may equal an interval, and unions and signs stand for several parts
+    if len(left.parts) != len(right.parts):
+        return Outcome(equal=False, rule="list_length")
+    loose = kind in _ANY_BRACKETS or profile.loose_brackets
+    if not loose and left.brackets.replace("{}", "") != right.brackets.replace("{}", ""):
+        return Outcome(equal=False, rule="brackets")
+    if _is_unordered(left, right, kind, profile):
+        left, right = _sorted(left), _sorted(right)
+    if left.numbers is None or right.numbers is None:
+        if left.parts == right.parts:
+            return Outcome(equal=True, rule="same_parts")
+        shape = "\\{{{}\\}}" if kind == "set" else "({})"
+        if len(left.parts) == 1:
+            return Comparison(answer=left.parts[0], target=right.parts[0]) if loose else None
+        if not loose:
+            return None
+        return Comparison(answer=shape.format(",".join(left.parts)), target=shape.format(",".join(right.parts)))
+    pairs = zip(left.numbers, right.numbers, strict=True)
+    equal = all(compare_numbers(a, b, tolerance, closeness=profile.closeness).equal for a, b in pairs)
+    return Outcome(equal=equal, rule="same_parts")
+
+
+def _is_unordered(left: _Parts, right: _Parts, kind: AnswerKind, profile: Profile) -> bool:
+    if kind in ("set", "list", "coordinate", "tuple"):
+        return kind == "set"
+    if profile.loose_brackets:
+        return False
+    return "{}" in (left.brackets, right.brackets) or (not left.brackets and profile.unordered_lists)
+
+
+def _taken_apart(form: str) -> _Parts:
+    brackets, inside = brackets_of(form)
+    parts = split_list(inside)
+    numbers = [number for number in map(read_number, parts) if number is not None]
+    return _Parts(brackets=brackets, parts=parts, numbers=numbers if len(numbers) == len(parts) else None)
+
+
+def _sorted(one: _Parts) -> _Parts:
+    """Parts in an order that two equal lists share: by value, then by text."""
+    if one.numbers is None:
+        return _Parts(brackets=one.brackets, parts=sorted(one.parts), numbers=None)
+    return _Parts(brackets=one.brackets, parts=one.parts, numbers=sorted(one.numbers, key=lambda number: number.value))
+
+
+def brackets_of(form: str) -> tuple[str, str]:
+    """The kind of outer brackets ("" for none, "{}" for a set) and what stands inside."""
+    form = form.replace("\\{", "{").replace("\\}", "}")
+    kind = form[:1] + form[-1:]
+    if kind in ("()", "[]", "(]", "[)", "{}") and _closes_at_end(form):
+        return kind, form[1:-1]
+    return "", form
+
+
+def _closes_at_end(form: str) -> bool:
+    depth = 0
+    for index, char in enumerate(form):
+        depth += (char in "([{") - (char in ")]}")
+        if depth == 0:
+            return index == len(form) - 1
+    return False
+
+
+def with_signs_apart(form: str) -> str:
+    """A list in which every part with "\\pm" stands twice, once with each sign: 1\\pm2 becomes 1+2,1-2."""
+    if not re.search(r"\\(?:pm|mp)(?![a-z])", form):
+        return form
+    brackets, inside = brackets_of(form)
+    if brackets not in ("", "{}"):
+        brackets, inside = "", form
+    parts: list[str] = []
+    for part in split_list(inside):
+        upper = re.sub(r"\\pm(?![a-z])", "+", re.sub(r"\\mp(?![a-z])", "-", part))
+        lower = re.sub(r"\\pm(?![a-z])", "-", re.sub(r"\\mp(?![a-z])", "+", part))
+        parts.extend(dict.fromkeys((upper.removeprefix("+"), lower.removeprefix("+"))))
+    joined = ",".join(parts)
+    return f"\\{{{joined}\\}}" if brackets == "{}" else joined
+
+
+def as_interval(form: str) -> str | None:
+    """The interval that an inequality in one variable states, or None: "-2<x\\le7" becomes "(-2,7]"."""
+    if match := _BOUNDS.fullmatch(form):
+        opening, closing = "(" if match[2] == "<" else "[", ")" if match[4] == "<" else "]"
+        return f"{opening}{match[1]},{match[5]}{closing}"
+    if match := _BOUND.fullmatch(form):
+        relation, bound = match[2], match[3]
+    elif match := _LEFT.fullmatch(form):
+        relation, bound = _MIRRORED[match[2]], match[1]
+    else:
+        return None
+    return {
+        "<": f"(-\\infty,{bound})",
+        "\\le": f"(-\\infty,{bound}]",
+        ">": f"({bound},\\infty)",
+        "\\ge": f"[{bound},\\infty)",
+    }[relation]
+
+
+def compare_matrices(answer: str, target: str) -> Outcome | Comparison | None:
+    """Compare entry by entry; None when neither side is a matrix."""
+    left, right = _rows(answer), _rows(target)
+    if left is None and right is None:
+        return None
+    if left is None or right is None or [len(row) for row in left] != [len(row) for row in right]:
+        return Outcome(equal=False, rule="matrix_shape")
+    for mine, theirs in zip(chain(*left), chain(*right), strict=True):
+        here, there = read_number(mine), read_number(theirs)
+        if here and there and not compare_numbers(here, there).equal:
+            return Outcome(equal=False, rule="entries")
+        if mine != theirs and not (here and there):
+            return Comparison(answer=_as_matrix(left), target=_as_matrix(right))
+    return Outcome(equal=True, rule="entries")
+
+
+def _rows(form: str) -> list[list[str]] | None:
+    if match := _MATRIX.fullmatch(form):
+        rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[2]) if row.strip()]
+        return [row.split("&") for row in rows]
+    if match := _ROWS.fullmatch(form):
+        return [row.split(",") for row in re.split(r"\],\[", match[1])]
+    return None
+
+
+def _as_matrix(rows: list[list[str]]) -> str:
+    return "\\begin{pmatrix}" + "\\\\".join("&".join(row) for row in rows) + "\\end{pmatrix}"
