@@ -7,77 +7,56 @@ item and is replaced; the others never notice.
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 import time
 import weakref
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from types import TracebackType
+from typing import TypeVar
 
-import mm_agrae
 from mm_agrae.errors import EngineError
 from mm_agrae.records import Verdict
-from mm_agrae.verify.equivalence import Comparison, Outcome
+from mm_agrae.verify.outcome import Comparison, Outcome
 from mm_agrae.verify.question import Question
+from mm_agrae.verify.staff import Staff, Worker
 from mm_agrae.verify.verifier import Pending, begin, compare_answer, settle
 
-_START_S = 120.0  # importing sympy takes a second; a loaded machine gets time
-_GRACE_S = 0.5  # between the alarm inside a worker and its kill
+T = TypeVar("T")
 
 
-class _Worker:
-    """One worker process, the socket to it, and the comparison that it holds."""
+@dataclass(frozen=True)
+class _Result:
+    """What became of a comparison: an outcome, or the rule under which there is none; and the seconds spent."""
 
-    def __init__(self, *, timeout_s: float, memory_bytes: int) -> None:
-        ours, theirs = socket.socketpair()
-        # The package's own root comes first on the path, so that a worker runs the code of its parent from anywhere.
-        root = str(Path(mm_agrae.__file__).resolve().parent.parent)
-        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-        command = [
-            sys.executable,
-            "-m",
-            "mm_agrae.verify.worker",
-            str(theirs.fileno()),
-            str(timeout_s),
-            str(memory_bytes),
-        ]
-        with theirs:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
-            )
-        self.connection = Connection(ours.detach())
-        self.timeout_s = timeout_s
-        self.is_ready = False
-        self.comparison: Comparison | None = None
-        self.sent_at = time.monotonic()
+    outcome: Outcome | None
+    rule: str
+    seconds: float
 
-    @property
-    def deadline(self) -> float:
-        """When the worker must have spoken; an idle one never has to."""
-        if not self.is_ready:
-            return self.sent_at + _START_S
-        return self.sent_at + self.timeout_s + _GRACE_S if self.comparison else float("inf")
 
-    def send(self, comparison: Comparison) -> None:
-        self.comparison = comparison
-        self.sent_at = time.monotonic()
-        self.connection.send_bytes(json.dumps(asdict(comparison)).encode())
+class _Desk:
+    """Comparisons of one job: those that wait for a worker, and results that somebody still has to take.
 
-    def close(self) -> None:
-        self.connection.close()
-        self.process.kill()
-        self.process.wait()
+    Completions of one group often agree: equal comparisons that are on the desk together are made once.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: deque[Comparison] = deque()
+        self.results: dict[Comparison, _Result] = {}
+        self._takers: Counter[Comparison] = Counter()
+
+    def add(self, comparison: Comparison) -> None:
+        if comparison not in self._takers:
+            self.waiting.append(comparison)
+        self._takers[comparison] += 1
+
+    def take(self, comparison: Comparison) -> _Result:
+        result = self.results[comparison]
+        self._takers[comparison] -= 1
+        if not self._takers[comparison]:
+            del self._takers[comparison], self.results[comparison]
+        return result
 
 
 class VerifierPool:
@@ -99,12 +78,11 @@ class VerifierPool:
                 "at least 1 worker, and more than 0 seconds and bytes. Raise what is too low."
             )
         self.num_workers = num_workers
-        self.timeout_s = timeout_s
-        self.memory_bytes = memory_bytes
-        self._workers: list[_Worker] = []
+        self._staff = Staff(timeout_s=timeout_s, memory_bytes=memory_bytes)
+        self._is_working = False
         self._is_closed = False
         # Also at the end of an interpreter that never called close: no process outlives its pool.
-        weakref.finalize(self, _close_all, self._workers)
+        weakref.finalize(self, self._staff.close)
 
     def __enter__(self) -> VerifierPool:
         return self
@@ -117,29 +95,44 @@ class VerifierPool:
     def close(self) -> None:
         """End the workers. May be called again."""
         self._is_closed = True
-        _close_all(self._workers)
+        self._staff.close()
 
     def verify_all(self, texts: Sequence[str], questions: Sequence[Question]) -> list[Verdict]:
         """Judge completions, each against its own question; verdicts come in the order of the texts.
 
         Raises:
             ValueError: If there are not as many questions as texts.
-            EngineError: If the pool is closed or a worker cannot start.
+            EngineError: If the pool is closed or in use, or a worker cannot start.
         """
         if len(texts) != len(questions):
             raise ValueError(
                 f"there are {len(texts)} texts and {len(questions)} questions, but each text needs its question. "
                 "Repeat the question once per completion."
             )
-        if self._is_closed:
-            raise EngineError("the verifier pool is closed, but judging needs an open one. Make a new VerifierPool.")
-        firsts = [begin(text, question) for text, question in zip(texts, questions, strict=True)]
-        # Completions of one group often agree: equal comparisons are made once.
-        comparisons = dict.fromkeys(first.comparison for first in firsts if isinstance(first, Pending))
-        results = self._compare_all(deque(comparisons))
-        return [
-            first if isinstance(first, Verdict) else _settled(first, *results[first.comparison]) for first in firsts
-        ]
+        return list(self.verify_stream(zip(texts, questions, strict=True), num_in_flight=max(1, len(texts))))
+
+    def verify_stream(self, items: Iterable[tuple[str, Question]], *, num_in_flight: int = 1024) -> Iterator[Verdict]:
+        """Judge completions as they come; verdicts come in the order of the items, each as soon as it can.
+
+        Between calls of this pool the stream must be read to its end or closed.
+
+        Args:
+            items: Texts and their questions; may be endless.
+            num_in_flight: Items that are read ahead of the first one that waits for its verdict, at least 1.
+
+        Raises:
+            ValueError: If num_in_flight is below 1.
+            EngineError: While reading, if the pool is closed or in use, or a worker cannot start.
+        """
+        if num_in_flight < 1:
+            raise ValueError(f"num_in_flight is {num_in_flight}, but must be at least 1.")
+        firsts = (begin(text, question) for text, question in items)
+        entries = ((first, first.comparison if isinstance(first, Pending) else None) for first in firsts)
+        for first, result in self._in_order(entries, num_in_flight=num_in_flight):
+            if isinstance(first, Verdict):
+                yield first
+            elif result is not None:
+                yield settle(first, result.outcome, seconds=result.seconds, rule=result.rule)
 
     def same_answers(self, pairs: Sequence[tuple[str, str]], questions: Sequence[Question]) -> list[bool]:
         """Whether two extracted answers to a question are equal: the first is compared with the second as its target.
@@ -152,101 +145,111 @@ class VerifierPool:
 
         Raises:
             ValueError: If there are not as many questions as pairs.
-            EngineError: If the pool is closed or a worker cannot start.
+            EngineError: If the pool is closed or in use, or a worker cannot start.
         """
         if len(pairs) != len(questions):
             raise ValueError(
                 f"there are {len(pairs)} pairs of answers and {len(questions)} questions, but each pair needs its "
                 "question. Repeat the question once per pair."
             )
-        if self._is_closed:
-            raise EngineError("the verifier pool is closed, but judging needs an open one. Make a new VerifierPool.")
-        firsts = [
+        firsts = (
             compare_answer(answer, replace(question, target=other))
             for (answer, other), question in zip(pairs, questions, strict=True)
-        ]
-        comparisons = dict.fromkeys(first for first in firsts if isinstance(first, Comparison))
-        results = self._compare_all(deque(comparisons))
-        outcomes = [results[first][0] if isinstance(first, Comparison) else first for first in firsts]
+        )
+        entries = ((first, first if isinstance(first, Comparison) else None) for first in firsts)
+        settled = self._in_order(entries, num_in_flight=max(1, len(pairs)))
+        outcomes = [first if result is None else result.outcome for first, result in settled]
         return [isinstance(outcome, Outcome) and outcome.equal for outcome in outcomes]
 
-    def _compare_all(self, waiting: deque[Comparison]) -> dict[Comparison, tuple[Outcome | str, float]]:
-        """An outcome, or the rule under which there is none, and the seconds spent, for every comparison."""
-        results: dict[Comparison, tuple[Outcome | str, float]] = {}
-        num_expected = len(waiting)
+    def _in_order(
+        self, entries: Iterable[tuple[T, Comparison | None]], *, num_in_flight: int
+    ) -> Iterator[tuple[T, _Result | None]]:
+        """Entries with the results of their comparisons (None where there is nothing to compare), in order."""
+        if self._is_working:
+            raise EngineError("the verifier pool is judging a stream, but does one job at a time. End or close it.")
+        self._is_working = True
+        desk = _Desk()
+        window: deque[tuple[T, Comparison | None]] = deque()
         try:
-            while len(results) < num_expected:
-                self._employ(waiting)
-                self._listen(results)
-        except BaseException:
-            # Interrupted with comparisons under way: their late replies would answer the next call's questions.
-            _close_all(self._workers)
-            raise
-        return results
+            for entry in entries:
+                window.append(entry)
+                if entry[1] is not None:
+                    desk.add(entry[1])
+                self._turn(desk, waits=False)
+                while window and (len(window) >= num_in_flight or window[0][1] is None or window[0][1] in desk.results):
+                    yield self._first(window, desk)
+            while window:
+                yield self._first(window, desk)
+        finally:
+            # Stopped with comparisons under way: their late replies would answer the next job's questions.
+            for worker in [worker for worker in self._staff.workers if worker.comparison is not None]:
+                self._staff.dismiss(worker)
+            self._is_working = False
+
+    def _first(self, window: deque[tuple[T, Comparison | None]], desk: _Desk) -> tuple[T, _Result | None]:
+        """The first entry in the window, once its result is there."""
+        payload, comparison = window.popleft()
+        if comparison is None:
+            return payload, None
+        while comparison not in desk.results:
+            self._turn(desk, waits=True)
+        return payload, desk.take(comparison)
+
+    def _turn(self, desk: _Desk, *, waits: bool) -> None:
+        """Give out work and hear what workers have to say; with `waits`, until one of them has something to say."""
+        if self._is_closed:
+            raise EngineError("the verifier pool is closed, but judging needs an open one. Make a new VerifierPool.")
+        self._employ(desk.waiting)
+        busy = [worker for worker in self._staff.workers if worker.is_busy]
+        if not busy:
+            return
+        patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic()) if waits else 0.0
+        speaking = wait([worker.connection for worker in busy], timeout=patience)
+        for worker in busy:
+            if worker.connection in speaking:
+                self._hear(worker, desk)
+            elif time.monotonic() >= worker.deadline:
+                self._give_up(worker, "timeout", desk)
+        self._employ(desk.waiting)  # at once, because the caller may take its time before the next turn
 
     def _employ(self, waiting: deque[Comparison]) -> None:
-        """Give idle workers something to do, and start workers while there is more to do than workers."""
-        for worker in list(self._workers):
-            if waiting and worker.is_ready and worker.comparison is None:
+        """Give idle workers something to do, and hire while there is more to do than workers."""
+        for worker in list(self._staff.workers):
+            if waiting and not worker.is_busy:
                 comparison = waiting.popleft()
                 try:
                     worker.send(comparison)
                 except OSError:  # it died while idle, of which the item is innocent
                     waiting.appendleft(comparison)
-                    self._dismiss(worker)
-        num_starting = sum(not worker.is_ready for worker in self._workers)
-        while len(self._workers) < self.num_workers and num_starting < len(waiting):
-            self._workers.append(_Worker(timeout_s=self.timeout_s, memory_bytes=self.memory_bytes))
+                    self._staff.dismiss(worker)
+        num_starting = sum(worker.pid is None for worker in self._staff.workers)
+        while len(self._staff.workers) < self.num_workers and num_starting < len(waiting):
+            self._staff.hire()
             num_starting += 1
 
-    def _listen(self, results: dict[Comparison, tuple[Outcome | str, float]]) -> None:
-        """Wait for the next reply, death or deadline, and act on it."""
-        busy = [worker for worker in self._workers if not worker.is_ready or worker.comparison]
-        if not busy:
-            return
-        patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-        speaking = wait([worker.connection for worker in busy], timeout=patience)
-        for worker in busy:
-            if worker.connection in speaking:
-                self._hear(worker, results)
-            elif time.monotonic() >= worker.deadline:
-                self._give_up(worker, "timeout", results)
-
-    def _hear(self, worker: _Worker, results: dict[Comparison, tuple[Outcome | str, float]]) -> None:
+    def _hear(self, worker: Worker, desk: _Desk) -> None:
         try:
-            reply = json.loads(worker.connection.recv_bytes())
+            reply = worker.receive()
         except (EOFError, OSError):
-            self._give_up(worker, "worker_died", results)
+            self._give_up(worker, "worker_died", desk)
             return
         if worker.comparison is None:
-            worker.is_ready = True
+            worker.pid = reply["pid"]
             return
-        seconds = time.monotonic() - worker.sent_at
-        results[worker.comparison] = ("timeout" if "timeout" in reply else Outcome(**reply), seconds)
+        outcome = None if reply["outcome"] is None else Outcome(**reply["outcome"])
+        desk.results[worker.comparison] = _Result(outcome, reply["rule"], reply["seconds"])
         worker.comparison = None
+        if reply["retires"]:
+            self._staff.dismiss(worker)
 
-    def _give_up(self, worker: _Worker, rule: str, results: dict[Comparison, tuple[Outcome | str, float]]) -> None:
-        """Dismiss a worker that hangs or died; the item that it held is lost, the next turn starts a replacement."""
-        self._dismiss(worker)
+    def _give_up(self, worker: Worker, rule: str, desk: _Desk) -> None:
+        """Dismiss a worker that hangs or died; the item that it held is lost, the next turn hires a replacement."""
         if worker.comparison is None:
+            code = self._staff.close()
             raise EngineError(
-                f"a verifier worker ended with code {worker.process.returncode} before it was ready, but judging needs "
+                f"a verifier worker ended before it was ready (its parent process with code {code}), but judging needs "
                 f"{self.num_workers} of them. Its own message stands above; when there is none, memory_bytes "
-                f"({self.memory_bytes}) may be too low to import sympy."
+                f"({self._staff.memory_bytes}) may be too low to import sympy."
             )
-        results[worker.comparison] = (rule, time.monotonic() - worker.sent_at)
-
-    def _dismiss(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
-        worker.close()
-
-
-def _close_all(workers: list[_Worker]) -> None:
-    while workers:
-        workers.pop().close()
-
-
-def _settled(pending: Pending, result: Outcome | str, seconds: float) -> Verdict:
-    if isinstance(result, str):
-        return settle(pending, None, seconds=seconds, rule=result)
-    return settle(pending, result, seconds=seconds)
+        self._staff.dismiss(worker)
+        desk.results[worker.comparison] = _Result(None, rule, time.monotonic() - worker.sent_at)
