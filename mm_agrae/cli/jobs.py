@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from mm_agrae.cli.load import load_samples
+from mm_agrae.cli.load_sets import load_tasks
 from mm_agrae.cli.progress import progress_bar
 from mm_agrae.config import RunConfig, load_config
 from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.errors import ConfigError
-from mm_agrae.evaluate.run import Evaluator, metrics_of
+from mm_agrae.evaluate.run import Evaluator, Task, metrics_of
+from mm_agrae.evaluate.summary import lines_of
 from mm_agrae.policy.feed import Feed
-from mm_agrae.records import Sample
 from mm_agrae.report.render import write_report
 from mm_agrae.rollout import Judge
 from mm_agrae.store.run_dir import RunDir
@@ -28,7 +30,7 @@ Log = Callable[[str], None]
 def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Reinforcement learning, measured before and after, with a report at the end."""
     config = load_config(recipe, overrides)
-    samples, sets = load_samples(config.data.train, training=True), _load_sets(config)
+    samples, tasks = load_samples(config.data.train, training=True), load_tasks(config)
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
@@ -40,7 +42,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
         evaluator = _evaluator(config, session, engine, judge)
 
         def evaluate(step: int) -> dict[str, float]:
-            return _measure_all(evaluator, session.run_dir, sets, step, session.log)
+            return _measure_all(evaluator, session.run_dir, tasks, step, session.log)
 
         train(session, Parts(samples=samples, engine=engine, judge=judge, evaluate=evaluate))
         engine.close()
@@ -61,30 +63,26 @@ def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bo
     return session.run_dir
 
 
-def run_evaluate(recipe: Path, overrides: Sequence[str], out: Path | None, log: Log) -> RunDir:
+def run_evaluate(recipe: Path, overrides: Sequence[str], out: Path | None, log: Log, *, resume: bool = False) -> RunDir:
     """Measure config.model on every evaluation set, in a run directory of its own."""
     config = load_config(recipe, overrides)
-    sets = _load_sets(config)
-    if not sets:
+    tasks = load_tasks(config)
+    if not tasks:
         raise ConfigError(
             "data.eval names no set, so there is nothing to measure. Add one: data.eval.held_out.path=DATA "
             "data.eval.held_out.split=test."
         )
     session = open_session(
-        config, recipe=recipe.read_text(encoding="utf-8"), job="eval", out=out, resume=False, log=log
+        config, recipe=recipe.read_text(encoding="utf-8"), job="eval", out=out, resume=resume, log=log
     )
     with closing(session), _verifier(config) as verifier:
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows)
-        evaluator = _evaluator(config, session, engine, _judge(config, verifier))
-        session.record(_measure_all(evaluator, session.run_dir, sets, 0, session.log))
+        evaluator = replace(_evaluator(config, session, engine, _judge(config, verifier)), resume=resume)
+        session.record(_measure_all(evaluator, session.run_dir, tasks, 0, session.log))
         engine.close()
         if session.world.is_main:
             session.log(f"report: {write_report(session.run_dir.path)}")
     return session.run_dir
-
-
-def _load_sets(config: RunConfig) -> dict[str, Sequence[Sample]]:
-    return {name: load_samples(source) for name, source in config.data.eval.items()}
 
 
 def _verifier(config: RunConfig) -> VerifierPool:
@@ -93,13 +91,15 @@ def _verifier(config: RunConfig) -> VerifierPool:
 
 def _judge(config: RunConfig, verifier: VerifierPool) -> Judge:
     return Judge(
-        verifier=verifier, correct_weight=config.reward.correct_weight, format_weight=config.reward.format_weight
+        verifier=verifier,
+        correct_weight=config.reward.correct_weight,
+        format_weight=config.reward.format_weight,
+        profile=config.verifier.profile,
     )
 
 
 def _evaluator(config: RunConfig, session: Session, engine: TransformersEngine, judge: Judge) -> Evaluator:
     return Evaluator(
-        config=config,
         engine=engine,
         judge=judge,
         feed=Feed(policy=session.policy, config=config, log=session.log),
@@ -108,18 +108,12 @@ def _evaluator(config: RunConfig, session: Session, engine: TransformersEngine, 
     )
 
 
-def _measure_all(
-    evaluator: Evaluator, run_dir: RunDir, sets: dict[str, Sequence[Sample]], step: int, log: Log
-) -> dict[str, float]:
+def _measure_all(evaluator: Evaluator, run_dir: RunDir, tasks: Sequence[Task], step: int, log: Log) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for name, samples in sets.items():
-        with progress_bar(f"measuring {name}", len(samples), show=evaluator.ranks.is_main) as advance:
-            summary = evaluator.measure(name, samples, run_dir.eval_at(step), step=step, advance=advance)
-        figures = "  ".join(
-            f"{metric} {i['value']:.3f} [{i['low']:.3f}, {i['high']:.3f}]"
-            for metric, i in summary["overall"].items()
-            if metric not in ("formatted", "truncated")
-        )
-        log(f"eval {name} after step {step} ({summary['num_problems']} problems): {figures}")
+    for task in tasks:
+        with progress_bar(f"measuring {task.name}", len(task.samples), show=evaluator.ranks.is_main) as advance:
+            summary = evaluator.measure(task, run_dir.eval_at(step), step=step, advance=advance)
+        for line in lines_of(summary):
+            log(line)
         metrics |= metrics_of(summary)
     return metrics

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
+from mm_agrae.cli.arguments import Out, Overrides, Recipe, Resume, check, say
 from mm_agrae.cli.data import data_app
+from mm_agrae.cli.evaluate import evaluate
 from mm_agrae.cli.lab import lab_app
+from mm_agrae.cli.verify import verify
 from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError
 
 app = typer.Typer(
@@ -23,41 +26,29 @@ model_app = typer.Typer(help="Make models.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 app.add_typer(lab_app, name="lab")
-
-Recipe = Annotated[Path, typer.Argument(help="Recipe: a YAML file, see configs/.")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="Settings that differ, as dotted.key=value.")]  # noqa: UP045
-Out = Annotated[Optional[Path], typer.Option(help="Run directory; default <output_dir>/<name>/<time>.")]  # noqa: UP045
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+app.command()(verify)
+app.command(name="eval")(evaluate)
 
 
 @app.command()
 def train(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
     """Reinforcement learning, measured before and after; ends with a report."""
-    _check(recipe, overrides)
+    check(recipe, overrides)
     from mm_agrae.cli.jobs import run_train
 
-    run_train(recipe, overrides or [], out, resume, _say)
+    run_train(recipe, overrides or [], out, resume, say)
 
 
 @app.command()
 def sft(recipe: Recipe, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
     """Warm start: supervised fine-tuning on worked solutions."""
-    _check(recipe, overrides)
+    check(recipe, overrides)
     from mm_agrae.cli.jobs import run_sft
     from mm_agrae.store.checkpoint import latest_checkpoint
     from mm_agrae.train.session import MODEL_FOLDER
 
-    run = run_sft(recipe, overrides or [], out, resume, _say)
-    _say(f"model: {(latest_checkpoint(run.checkpoints) or run.checkpoints) / MODEL_FOLDER}")
-
-
-@app.command(name="eval")
-def evaluate(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
-    """Measure a model on the evaluation sets of a recipe: pass@k, avg@k and greedy accuracy with intervals."""
-    _check(recipe, overrides)
-    from mm_agrae.cli.jobs import run_evaluate
-
-    run_evaluate(recipe, overrides or [], out, _say)
+    run = run_sft(recipe, overrides or [], out, resume, say)
+    say(f"model: {(latest_checkpoint(run.checkpoints) or run.checkpoints) / MODEL_FOLDER}")
 
 
 @app.command()
@@ -65,7 +56,7 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write report.html of a run."""
     from mm_agrae.report.render import write_report
 
-    _say(f"report: {write_report(run)}")
+    say(f"report: {write_report(run)}")
 
 
 @app.command()
@@ -100,18 +91,7 @@ def tiny(
     corpus = [f"{sample.question}\n{sample.solution or ''}" for sample in samples]
     corpus += [text for text in INSTRUCTIONS.values() if text]
     count = build_model_folder(out, architecture=architecture, size=size, corpus=corpus, seed=seed)
-    _say(f"model: {out} ({count / 1e6:.2f} M parameters)")
-
-
-def _check(recipe: Path, overrides: list[str] | None) -> None:
-    """Read the settings before the heavy imports, so that a mistyped key is told at once."""
-    from mm_agrae.config import load_config
-
-    load_config(recipe, overrides or [])
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    say(f"model: {out} ({count / 1e6:.2f} M parameters)")
 
 
 def main() -> None:

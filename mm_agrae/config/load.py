@@ -63,7 +63,7 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, origin))) from error
+        raise ConfigError("\n".join(explain(error, origin, RunConfig))) from error
 
 
 def config_hash(config: RunConfig) -> str:
@@ -99,11 +99,12 @@ def _apply(values: dict, override: str) -> None:
     target[last] = parse_yaml(text, f"the value of override {override!r}")
 
 
-def _explain(error: ValidationError, origin: str) -> Iterator[str]:
+def explain(error: ValidationError, origin: str, model: type[BaseModel]) -> Iterator[str]:
+    """What does not fit the model, in words; `origin` names the file."""
     for problem in error.errors():
         dotted = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            known = _keys_at(RunConfig, problem["loc"][:-1])
+            known = _keys_at(model, problem["loc"][:-1])
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}."
             yield f"{origin}: unknown key {dotted!r}. {remedy}"

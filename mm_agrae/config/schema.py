@@ -15,6 +15,8 @@ from mm_agrae.config.section import Decay, NonNegativeFloat, NonNegativeInt, Pos
 # A set names files and metric keys; a dot would let one set write the files of another (x and x.greedy).
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
+Instruction = Literal["none", "own", "boxed", "think_boxed", "boxed_letter", "boxed_short", "boxed_yes_no", "hashes"]
+
 
 class LoraConfig(Section):
     """Low-rank adapters (peft) on the language model instead of full fine-tuning."""
@@ -84,11 +86,21 @@ class DataSource(Section):
     difficulties: tuple[int, ...] = Field(default=(), description="Keep these levels only; empty keeps all.")
 
 
+class EvalSource(DataSource):
+    """Where the problems of an evaluation set come from, and by which protocol they are measured."""
+
+    protocol: str | None = Field(
+        default=None,
+        description="Protocol card: a name in config/protocols, or a YAML file. It decides the split, the prompt, the "
+        "pixel budget, the sampling and the scoring of this set; null leaves them to the recipe.",
+    )
+
+
 class DataConfig(Section):
     """Training and evaluation problems."""
 
     train: DataSource = Field(description="Problems to learn from.")
-    eval: dict[SetName, DataSource] = Field(
+    eval: dict[SetName, EvalSource] = Field(
         default_factory=dict, description="Problems to measure on, by the name of the set."
     )
 
@@ -99,8 +111,10 @@ class PromptConfig(Section):
     system: Literal["none", "assistant"] = Field(
         default="none", description="Named system message; see prompts/texts.py."
     )
-    instruction: Literal["none", "boxed", "think_boxed"] = Field(
-        default="boxed", description="Named instruction after the question; see prompts/texts.py."
+    instruction: Instruction = Field(
+        default="boxed",
+        description="Named instruction after the question, see prompts/texts.py; own takes the data set's own wording "
+        "instead of question and instruction.",
     )
 
 
@@ -140,6 +154,11 @@ class VerifierConfig(Section):
     num_workers: PositiveInt = Field(default=2, description="Worker processes for symbolic comparison, per process.")
     timeout_s: PositiveFloat = Field(
         default=5.0, description="Seconds after which a comparison is killed and not correct."
+    )
+    profile: str = Field(
+        default="generic",
+        description="Scoring profile of training and of evaluation sets without a protocol card; see "
+        "verify/profiles.py.",
     )
 
 
@@ -196,25 +215,56 @@ class SftConfig(Section):
     )
 
 
+class TrialConfig(Section):
+    """Cuts protocol cards down to what a trial can afford. Every cut is a departure that the summary names."""
+
+    num_samples: PositiveInt | None = Field(
+        default=None, description="At most so many sampled completions per problem, and only the k that they allow."
+    )
+    max_completion_tokens: PositiveInt | None = Field(
+        default=None, description="At most so many tokens of a completion."
+    )
+    max_pixels: PositiveInt | None = Field(default=None, description="Reduce images to at most so many pixels.")
+
+
 class EvaluateConfig(Section):
-    """How sets are measured: num_samples sampled completions per problem, and optionally one greedy one."""
+    """How sets are measured: num_samples sampled completions per problem, and optionally one greedy one.
+
+    A set with a protocol card obeys the card; of this section, only trial and every reach it.
+    """
 
     num_samples: PositiveInt = Field(default=4, description="Sampled completions per problem.")
-    ks: tuple[PositiveInt, ...] = Field(default=(1, 4), description="pass@k is reported for these k.")
+    ks: tuple[PositiveInt, ...] = Field(
+        default=(1, 4), description="pass@k, and above 1 the vote maj@k, are reported for these k."
+    )
+    g_pass_ks: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        default=(), description="G-Pass@k (a share of k samples correct) is reported for these k."
+    )
     greedy: bool = Field(default=True, description="Also measure the most probable completion of every problem.")
-    temperature: PositiveFloat = Field(default=1.0, description="Sampling temperature.")
+    temperature: NonNegativeFloat = Field(
+        default=1.0, description="Sampling temperature; 0 takes the most probable token, which allows one sample."
+    )
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="Nucleus of the sampled completions.")
     max_completion_tokens: PositiveInt | None = Field(
         default=None, description="Bound on the tokens of a completion; null takes rollout.max_completion_tokens."
     )
     every: NonNegativeInt = Field(default=0, description="Steps between evaluations; 0 measures only before and after.")
+    trial: TrialConfig | None = Field(
+        default=None, description="Cut protocol cards down to a trial; null keeps them whole."
+    )
 
     @model_validator(mode="after")
     def _enough_samples(self) -> EvaluateConfig:
-        if self.ks and max(self.ks) > self.num_samples:
+        for name, ks in (("ks", self.ks), ("g_pass_ks", self.g_pass_ks)):
+            if ks and max(ks) > self.num_samples:
+                raise ValueError(
+                    f"{name} asks for pass@{max(ks)}, but num_samples is {self.num_samples}. "
+                    "Raise evaluate.num_samples or drop the larger k."
+                )
+        if self.temperature == 0 and (self.num_samples > 1 or self.greedy):
             raise ValueError(
-                f"ks asks for pass@{max(self.ks)}, but num_samples is {self.num_samples}. "
-                "Raise evaluate.num_samples or drop the larger k."
+                f"temperature is 0 with num_samples {self.num_samples} and greedy {self.greedy}, but the most probable "
+                "completion is always the same. Set num_samples: 1 and greedy: false, or raise the temperature."
             )
         return self
 

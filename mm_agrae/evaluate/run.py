@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from mm_agrae.config import RunConfig
+from mm_agrae.config.protocol import Plan, protocol_hash
+from mm_agrae.data.columns import content_hash
 from mm_agrae.engines.base import Engine
-from mm_agrae.errors import DataError
-from mm_agrae.evaluate.statistics import ProblemResult, summarise
+from mm_agrae.errors import CheckpointError, DataError
+from mm_agrae.evaluate.journal import Entry, Journal
+from mm_agrae.evaluate.results import with_classes
+from mm_agrae.evaluate.summary import Measured, Tally
 from mm_agrae.policy.feed import Feed
-from mm_agrae.records import RolloutGroup, Sample, Sampling
+from mm_agrae.records import Prompt, RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Judge, rollout
 from mm_agrae.seeding import seed_for
-from mm_agrae.store.atomic import write_json
-from mm_agrae.store.rollout_log import group_lines, write_lines
+from mm_agrae.store.atomic import write_json, write_stream
+from mm_agrae.store.rollout_log import group_records, json_line
 
 T = TypeVar("T")
 
-# Problems rendered and sampled at a time: bounds the images in memory.
-CHUNK = 64
+# Problems rendered, sampled and saved at a time, per process: bounds the pictures in memory. Fewer where a problem has
+# many samples, because what is not saved yet is lost with an interruption.
+MAX_PROBLEMS, MAX_COMPLETIONS = 64, 1024
 
 
 class Ranks(Protocol):
@@ -33,6 +39,26 @@ class Ranks(Protocol):
     def size(self) -> int: ...
     def share(self, items: Sequence[T]) -> list[T]: ...
     def collect(self, mine: Sequence[T]) -> list[T]: ...
+    def broadcast(self, value: T) -> T: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One set to measure.
+
+    Attributes:
+        plan: How.
+        samples: Its problems.
+        data: Where they came from, for the summary.
+        name: Name of its files and figures, that of the set unless its pictures were replaced.
+        blind: "grey" or "swap" where the pictures were replaced.
+    """
+
+    plan: Plan
+    samples: Sequence[Sample]
+    data: dict[str, Any]
+    name: str
+    blind: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,84 +67,156 @@ class Evaluator:
 
     Attributes:
         thumbnails: Folder that receives the pictures.
+        resume: Go on with what an interrupted evaluation left behind, instead of measuring anew.
     """
 
-    config: RunConfig
     engine: Engine
     judge: Judge
     feed: Feed
     ranks: Ranks
     thumbnails: Path
+    resume: bool = False
 
-    def measure(
-        self, name: str, samples: Sequence[Sample], folder: Path, *, step: int, advance: Callable[[int], None]
-    ) -> dict[str, Any]:
+    def measure(self, task: Task, folder: Path, *, step: int, advance: Callable[[int], None]) -> dict[str, Any]:
         """Measure one set and save its completions and its summary.
 
-        Samples over the token budget are refused, named in the log, counted in the summary and in no figure.
+        Samples over the token budget are refused, named in the log, counted in the summary and in no figure. Problems
+        are saved as they are finished. Every completion has a seed of its own and problems are sampled in the same
+        batches, so an evaluation that was interrupted and resumed ends with the figures of one that was not.
 
         Args:
-            name: Name of the set.
-            samples: Its problems.
+            task: The set.
             folder: Where the files go.
             step: Updates behind the weights.
             advance: Called with the number of problems just measured by all ranks, for a progress bar.
 
         Returns:
-            The summary (see statistics.summarise), with "refused".
+            The summary (see statistics.summarise), with "refused", "aggregate" and "measured".
 
         Raises:
+            CheckpointError: What is to be resumed was measured on other problems or by other settings.
             DataError: Every problem was refused, or a sample cannot be used.
         """
-        settings = self.config.evaluate
-        prompts = [prompt for prompt in map(self.feed.admit, samples) if prompt]
+        feed = replace(self.feed, config=task.plan.config)
+        prompts = [prompt for prompt in map(feed.admit, task.samples) if prompt]
         if not prompts:
             raise DataError(
-                f"all {len(samples)} problems of set {name!r} are over rollout.max_prompt_tokens "
-                f"{self.config.rollout.max_prompt_tokens}, so there is nothing to measure. Raise it, or lower "
+                f"all {len(task.samples)} problems of set {task.name!r} are over rollout.max_prompt_tokens "
+                f"{task.plan.config.rollout.max_prompt_tokens}, so there is nothing to measure. Raise it, or lower "
                 "images.max_pixels."
             )
-        results: list[ProblemResult] = []
-        sampled_lines: list[str] = []
-        greedy_lines: list[str] = []
-        mine = self.ranks.share(prompts)
-        for start in range(0, len(mine), CHUNK):
-            rendered = [self.feed.render(prompt) for prompt in mine[start : start + CHUNK]]
-            sampled = self._groups(name, rendered, settings.num_samples, settings.temperature)
-            greedy = self._groups(name, rendered, 1, 0.0) if settings.greedy else [None] * len(rendered)
-            results.extend(_result(group, best) for group, best in zip(sampled, greedy, strict=True))
-            sampled_lines.extend(self._lines(sampled, step))
-            greedy_lines.extend(self._lines([group for group in greedy if group], step))
-            advance(min(CHUNK * self.ranks.size, len(prompts) - start * self.ranks.size))
-        results = self.ranks.collect(results)
-        sampled_lines, greedy_lines = self.ranks.collect(sampled_lines), self.ranks.collect(greedy_lines)
-        summary = summarise(results, set_name=name, step=step, ks=settings.ks, seed=self.config.seed)
-        summary["refused"] = len(samples) - len(prompts)
+        measured = self._measured(task)
+        journal = Journal(path=folder / f"{task.name}.partial.jsonl", fingerprint=_fingerprint(prompts, measured, step))
+        summary_file = folder / f"{task.name}.json"
+        num_done = self.ranks.broadcast(self._begin(journal, summary_file))
+        if num_done is None:
+            advance(len(prompts))
+            return json.loads(summary_file.read_text(encoding="utf-8"))
+        work = _Work(task=task, feed=feed, judge=replace(self.judge, profile=measured.profile), step=step)
+        self._sample(work, prompts, journal, num_done, advance)
+        summary: dict[str, Any] = {}
         if self.ranks.is_main:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_lines(folder / f"{name}.jsonl", sampled_lines)
-            if settings.greedy:
-                write_lines(folder / f"{name}.greedy.jsonl", greedy_lines)
-            write_json(folder / f"{name}.json", summary)
-        return summary
+            tally = Tally(measured)
+            for entry in journal.entries():
+                tally.add(entry.sampled, entry.greedy)
+            summary = tally.summary(task.name, step=step)
+            summary |= {"refused": len(task.samples) - len(prompts), "fingerprint": journal.fingerprint}
+            _save(journal, folder, task.name, greedy=task.plan.config.evaluate.greedy)
+            write_json(summary_file, summary)  # last, because it says that the set is finished
+            journal.path.unlink()
+        return self.ranks.broadcast(summary)
 
-    def _groups(self, name: str, rendered: Sequence, count: int, temperature: float) -> list[RolloutGroup]:
-        settings = self.config.evaluate
+    def _measured(self, task: Task) -> Measured:
+        plan, settings = task.plan, task.plan.config.evaluate
+        return Measured(
+            seed=plan.config.seed,
+            profile=plan.config.verifier.profile,
+            ks=settings.ks,
+            g_pass_ks=settings.g_pass_ks,
+            aggregate=None if task.blind else plan.aggregate,
+            categories=plan.categories,
+            correct_weight=self.judge.correct_weight,
+            format_weight=self.judge.format_weight,
+            protocol=plan.card.name if plan.card else None,
+            protocol_hash=protocol_hash(plan.card) if plan.card else None,
+            departures=plan.departures,
+            settings={
+                "prompt": plan.config.prompt.model_dump(mode="json"),
+                "images": plan.config.images.model_dump(mode="json"),
+                "evaluate": settings.model_dump(mode="json"),
+                "max_prompt_tokens": plan.config.rollout.max_prompt_tokens,
+            },
+            data=task.data,
+            blind=task.blind,
+        )
+
+    def _begin(self, journal: Journal, summary_file: Path) -> int | None:
+        """Problems that are finished already; None when the whole set is."""
+        if not self.ranks.is_main:
+            return 0
+        if not self.resume:
+            journal.begin()
+            return 0
+        if not summary_file.exists():
+            return journal.resume()
+        found = json.loads(summary_file.read_text(encoding="utf-8"))["fingerprint"]
+        if found != journal.fingerprint:
+            raise CheckpointError(
+                f"{summary_file} was measured on other problems or by other settings than now. Restore the data and "
+                "the protocol card, or start a new run."
+            )
+        return None
+
+    def _sample(
+        self, work: _Work, prompts: Sequence[Prompt], journal: Journal, num_done: int, advance: Callable[[int], None]
+    ) -> None:
+        num_samples = work.task.plan.config.evaluate.num_samples
+        size = self.ranks.size * max(1, min(MAX_PROBLEMS, MAX_COMPLETIONS // num_samples))
+        for start in range(0, len(prompts), size):
+            chunk = prompts[start : start + size]
+            # A chunk of which a part is saved is sampled again as a whole: in another batch, rounding is another.
+            if start + len(chunk) > num_done:
+                entries = self.ranks.collect(self._entries(work, self.ranks.share(chunk)))
+                if self.ranks.is_main:
+                    journal.append(entries[max(0, num_done - start) :])
+            advance(len(chunk))
+
+    def _entries(self, work: _Work, prompts: Sequence[Prompt]) -> list[Entry]:
+        settings = work.task.plan.config.evaluate
+        rendered = [work.feed.render(prompt) for prompt in prompts]
+        sampled = self._records(work, rendered, settings.num_samples, settings.temperature)
+        sampled = with_classes(sampled, work.judge.verifier, work.judge.profile)
+        greedy = self._records(work, rendered, 1, 0.0) if settings.greedy else [None] * len(rendered)
+        return [Entry(sampled=record, greedy=best) for record, best in zip(sampled, greedy, strict=True)]
+
+    def _records(
+        self, work: _Work, rendered: Sequence[RenderedPrompt], count: int, temperature: float
+    ) -> list[dict[str, Any]]:
+        plan = work.task.plan
+        settings = plan.config.evaluate
         sampling = Sampling(
             num_completions=count,
-            max_new_tokens=settings.max_completion_tokens or self.config.rollout.max_completion_tokens,
+            max_new_tokens=settings.max_completion_tokens or plan.config.rollout.max_completion_tokens,
             temperature=temperature,
             top_p=settings.top_p,
         )
-        # The same seeds at every step: before and after differ by the weights alone.
+        # The same seeds at every step, and with or without pictures: what differs is the weights, or the pictures.
         seeds = [
-            [seed_for(self.config.seed, "evaluate", name, prompt.sample.id, number) for number in range(count)]
+            [seed_for(plan.config.seed, "evaluate", plan.name, prompt.sample.id, number) for number in range(count)]
             for prompt in rendered
         ]
-        return rollout(self.engine, self.judge, rendered, sampling, seeds).groups
+        groups = rollout(self.engine, work.judge, rendered, sampling, seeds).groups
+        return group_records(groups, work.step, None, self.thumbnails)
 
-    def _lines(self, groups: Sequence[RolloutGroup], step: int) -> list[str]:
-        return group_lines(groups, step=step, advantages=None, thumbnails=self.thumbnails)
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is the same for all problems of a set."""
+
+    task: Task
+    feed: Feed
+    judge: Judge
+    step: int
 
 
 def metrics_of(summary: dict[str, Any]) -> dict[str, float]:
@@ -126,15 +224,16 @@ def metrics_of(summary: dict[str, Any]) -> dict[str, float]:
     return {f"eval/{summary['set']}/{name}": interval["value"] for name, interval in summary["overall"].items()}
 
 
-def _result(group: RolloutGroup, greedy: RolloutGroup | None) -> ProblemResult:
-    sample, rollouts = group.prompt.sample, group.rollouts
-    return ProblemResult(
-        sample_id=sample.id,
-        family=sample.family,
-        difficulty=sample.difficulty,
-        num_correct=sum(r.verdict.correct for r in rollouts),
-        num_samples=len(rollouts),
-        num_formatted=sum(r.verdict.formatted for r in rollouts),
-        num_truncated=sum(r.completion.stop_reason == "length" for r in rollouts),
-        greedy_correct=greedy.rollouts[0].verdict.correct if greedy else None,
-    )
+def _save(journal: Journal, folder: Path, name: str, *, greedy: bool) -> None:
+    write_stream(folder / f"{name}.jsonl", (json_line(entry.sampled) for entry in journal.entries()))
+    if greedy:
+        best = (entry.greedy for entry in journal.entries())
+        write_stream(folder / f"{name}.greedy.jsonl", (json_line(record) for record in best if record))
+
+
+def _fingerprint(prompts: Sequence[Prompt], measured: Measured, step: int) -> str:
+    """Hash of everything but the weights that decides the completions and the figures."""
+    digest = hashlib.blake2b(json.dumps([measured.to_json(), step], sort_keys=True).encode(), digest_size=16)
+    for prompt in prompts:
+        digest.update(f"{prompt.sample.id}\x1f{content_hash(prompt.sample)}\x1e".encode())
+    return digest.hexdigest()

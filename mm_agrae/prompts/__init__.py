@@ -15,18 +15,25 @@ def make_prompt(sample: Sample, *, system: str, instruction: str) -> Prompt:
     Args:
         sample: The problem; its question holds one "<image>" per image.
         system: A name in SYSTEMS.
-        instruction: A name in INSTRUCTIONS, appended to the question.
+        instruction: A name in INSTRUCTIONS, appended to the question; "own" takes the sample's own wording of both.
 
     Raises:
-        DataError: The number of "<image>" marks is not the number of images.
+        DataError: The number of "<image>" marks is not the number of images, or the sample has no wording of its own.
     """
-    marks = sample.question.count(IMAGE_MARK)
+    text = sample.question
+    if instruction == "own":
+        if not sample.own_prompt:
+            raise DataError(
+                f"sample {sample.id!r} has no prompt of its own, but prompt.instruction own needs one. Choose another "
+                "instruction, or data that brings its prompts."
+            )
+        text = sample.own_prompt
+    marks = text.count(IMAGE_MARK)
     if marks != len(sample.images):
         raise DataError(
             f"sample {sample.id!r} has {len(sample.images)} images and {marks} {IMAGE_MARK} marks in its question, but "
             "needs one mark per image. Mend the data set."
         )
-    text = sample.question
     if instruction_text := INSTRUCTIONS[instruction]:
         text = f"{text.rstrip()}\n{instruction_text}"
     messages: list[dict[str, Any]] = [{"role": "user", "content": _parts(text)}]

@@ -5,9 +5,17 @@ SYSTEMS: dict[str, str | None] = {
     "assistant": "You are a helpful assistant.",
 }
 
+# "own" is no text of ours: the data set's own wording stands in for question and instruction.
 INSTRUCTIONS: dict[str, str | None] = {
     "none": None,
+    "own": None,
     "boxed": "Reason step by step, then give one final answer in \\boxed{}.",
     "think_boxed": "First reason between <think> and </think>, then give one final answer in \\boxed{}. "
     "For a multiple-choice question the answer is the letter of the option.",
+    "boxed_letter": "Reason step by step, then give one final answer in \\boxed{}: where options are given, the letter "
+    "of the right one.",
+    "boxed_short": "Reason step by step, then give one final answer in \\boxed{}: a single word, a number or a short "
+    "phrase.",
+    "boxed_yes_no": "Reason step by step, then answer with \\boxed{yes} or \\boxed{no}.",
+    "hashes": "Reason step by step, then end with a line that holds #### and the final number.",
 }

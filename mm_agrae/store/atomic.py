@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,18 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: If the disk does not take it; the old file is then untouched and the temporary one removed.
     """
+    write_stream(path, (text,))
+
+
+def write_stream(path: Path, parts: Iterable[str]) -> None:
+    """The same for a text that comes in parts, of which one at a time is in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # newline="" keeps the text as given: a recipe is stored byte for byte.
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,6 +1,7 @@
 """Rollouts on disk: one JSON line per group, pictures as small files beside them.
 
-Training steps and evaluations use the same lines; an evaluation has no advantages.
+Training steps and evaluations use the same lines; an evaluation has no advantages. A line holds what judges its
+completions again: target, kind, options, tolerance.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,17 @@ def group_lines(
     advantages: Sequence[Sequence[float]] | None,
     thumbnails: Path,
 ) -> list[str]:
-    """One line of JSON per group, and its pictures as thumbnails.
+    """One line of JSON per group, and its pictures as thumbnails; arguments and errors as `group_records`."""
+    return [json_line(record) for record in group_records(groups, step, advantages, thumbnails)]
+
+
+def group_records(
+    groups: Sequence[RolloutGroup], step: int, advantages: Sequence[Sequence[float]] | None, thumbnails: Path
+) -> list[dict[str, Any]]:
+    """One JSON object per group, and its pictures as thumbnails.
 
     Args:
-        groups: The groups, one line each.
+        groups: The groups, one object each.
         step: Step they belong to.
         advantages: [P, G] as lists, or None where there are none (evaluation).
         thumbnails: Folder that receives each picture once, at most 320 px a side, named by the content of the
@@ -50,9 +58,13 @@ def group_lines(
     if advantages is not None and [len(row) for row in advantages] != shape:
         raise ValueError(f"advantages have rows of {[len(row) for row in advantages]}, but groups have {shape}.")
     rows = advantages if advantages is not None else [[None] * size for size in shape]
-    lines = [_group_line(group, row, step, thumbnails) for group, row in zip(groups, rows, strict=True)]
+    return [_group_record(group, row, step, thumbnails) for group, row in zip(groups, rows, strict=True)]
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """A record as one line of a file."""
     # Plain ASCII: completions may hold lone surrogates, which UTF-8 refuses, and line separators, which cut lines.
-    return [json.dumps(line, allow_nan=False) + "\n" for line in lines]
+    return json.dumps(record, allow_nan=False) + "\n"
 
 
 def read_groups(path: Path) -> Iterator[dict[str, Any]]:
@@ -72,7 +84,7 @@ def read_groups(path: Path) -> Iterator[dict[str, Any]]:
             yield line
 
 
-def _group_line(group: RolloutGroup, row: Sequence[float | None], step: int, thumbnails: Path) -> dict[str, Any]:
+def _group_record(group: RolloutGroup, row: Sequence[float | None], step: int, thumbnails: Path) -> dict[str, Any]:
     sample = group.prompt.sample
     return {
         "step": step,
@@ -81,7 +93,11 @@ def _group_line(group: RolloutGroup, row: Sequence[float | None], step: int, thu
         "difficulty": sample.difficulty,
         "question": sample.question,
         "target": sample.target,
+        "answer_kind": sample.answer_kind,
         "options": list(sample.options),
+        "tolerance": asdict(sample.tolerance) if sample.tolerance else None,
+        "group": sample.group,
+        "metadata": dict(sample.metadata),
         "images": [_thumbnail(image, thumbnails, sample.id) for image in sample.images],
         "prompt_hash": group.prompt.content_hash,
         "num_prompt_tokens": len(group.prompt.token_ids),

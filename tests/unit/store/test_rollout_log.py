@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mm_agrae.errors import DataError
-from mm_agrae.records import Completion, Prompt, RenderedPrompt, Rollout, RolloutGroup, Sample, Verdict
+from mm_agrae.records import Completion, Prompt, RenderedPrompt, Rollout, RolloutGroup, Sample, Tolerance, Verdict
 from mm_agrae.store.rollout_log import group_lines, read_groups, write_lines
 
 
@@ -18,7 +18,8 @@ def picture(size, colour, mode="RGB", exif=None):
 def group(images=(), texts=("It is \\boxed{4}", "no"), logprob=-0.25):
     sample = Sample(
         id="g-1", question="<image>How many?", target="4", options=("3", "4"), images=images, family="counting",
-        difficulty=2,
+        difficulty=2, answer_kind="integer", tolerance=Tolerance(kind="absolute", value=0.5), group="g",
+        metadata={"variant": 3},
     )  # fmt: skip
     prompt = RenderedPrompt(
         prompt=Prompt(sample=sample, messages=()), token_ids=(1, 2, 3), unexpanded_token_ids=(1, 3),
@@ -53,8 +54,9 @@ def test_a_group_is_one_line_with_all_fields(tmp_path):
     rollouts = line.pop("rollouts")
     assert line == {
         "step": 7, "sample_id": "g-1", "family": "counting", "difficulty": 2, "question": "<image>How many?",
-        "target": "4", "options": ["3", "4"], "images": [], "prompt_hash": "c0ffee", "num_prompt_tokens": 3,
-        "weights_version": 6,
+        "target": "4", "answer_kind": "integer", "options": ["3", "4"],
+        "tolerance": {"kind": "absolute", "value": 0.5}, "group": "g", "metadata": {"variant": 3}, "images": [],
+        "prompt_hash": "c0ffee", "num_prompt_tokens": 3, "weights_version": 6,
     }  # fmt: skip
     assert [rollout["advantage"] for rollout in rollouts] == [0.5, -0.5]
     assert rollouts[0] == {
