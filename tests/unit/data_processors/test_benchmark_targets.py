@@ -1,0 +1,27 @@
+"""The answers of drawn benchmarks verify against themselves, under the scoring profile of the benchmark."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_processors import PROCESSORS
+from data_processors.conversion import read_samples
+from data_processors.sources import open_source
+from mm_agrae.verify import Question, verify
+from tests.fixtures import FIXTURES
+
+BENCHMARKS = [name for name in FIXTURES if "benchmark" in PROCESSORS[name].description.uses]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_boxed_target_is_correct(name: str, tmp_path: Path) -> None:
+    processor, fixture = PROCESSORS[name], FIXTURES[name]
+    fixture.draw(tmp_path)
+    splits = list(fixture.expected.samples)
+    source = open_source(processor.description, str(tmp_path), splits)
+    for split in splits:
+        for sample in read_samples(processor, source, split, Counter()):
+            question = Question.of(sample, profile=processor.description.profile)
+            verdict = verify(f"So the answer is \\boxed{{{sample.target}}}.", question)
+            assert verdict.correct, f"{sample.id}: {sample.target!r} is {verdict}"
