@@ -16,6 +16,8 @@ from mm_agrae.records import IMAGE_MARK, Sample
 
 REPEATED_ROW = "repeats an earlier row"
 REPEATED_ID = "has the id of an earlier row"
+# What a processor raises over a row that is not as its data set describes.
+ROW_ERRORS = (TypeError, KeyError, IndexError, ValueError, AttributeError)
 
 
 def convert_row(processor: Processor, row: Row) -> Sample | Drop:
@@ -26,7 +28,7 @@ def convert_row(processor: Processor, row: Row) -> Sample | Drop:
     """
     try:
         result = processor.convert(row)
-    except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
+    except ROW_ERRORS as error:
         if isinstance(error, DataError):
             raise
         return Drop(f"not a row of this data set ({type(error).__name__})")
@@ -52,7 +54,7 @@ def _checked(sample: Sample) -> Sample | Drop:
 
 @dataclass
 class Repeats:
-    """Tells the first of several copies from the later ones. Holds 16 bytes for each."""
+    """Tells the first of several copies from the later ones. Holds 16 bytes for each that is new."""
 
     _seen: set[bytes] = field(default_factory=set)
 
@@ -62,6 +64,16 @@ class Repeats:
             return False
         self._seen.add(digest)
         return True
+
+
+def is_repeat(processor: Processor, row: Row, seen: Repeats) -> bool:
+    """Whether an earlier row has the same key. A row whose key cannot be made repeats nothing."""
+    if not processor.key:
+        return False
+    try:
+        return not seen.is_new(processor.key(row))
+    except ROW_ERRORS:
+        return False
 
 
 def read_samples(processor: Processor, source: Source, split: str, drops: Counter[str]) -> Iterator[Sample]:
@@ -75,7 +87,7 @@ def read_samples(processor: Processor, source: Source, split: str, drops: Counte
     """
     rows, ids = Repeats(), Repeats()
     for row in source.rows(split):
-        if processor.key and not rows.is_new(processor.key(row)):
+        if is_repeat(processor, row, rows):
             drops[REPEATED_ROW] += 1
             continue
         result = convert_row(processor, row)

@@ -69,25 +69,25 @@ class Source:
         return {path.relative_to(self.root).as_posix(): _sha256(path) for path in self.row_files()}
 
 
-def open_source(
-    description: Description, place: str, splits: Sequence[str] = (), *, revision: str | None = None
-) -> Source:
+def open_source(description: Description, place: str, splits: Sequence[str], *, revision: str | None = None) -> Source:
     """Find the files of a data set, and fetch them when the place is a hub id.
 
     Args:
         description: The data set.
         place: Hub id, a file of rows (taken as the one split that is asked for), or a folder with a copy of the
             repository.
-        splits: Our names of the splits to open; none opens all that the description has.
+        splits: Our names of the splits to open, at least one.
         revision: Branch, tag or commit on the hub; None takes the newest.
 
     Raises:
-        ConfigError: If a split is not one of the data set's, or a revision is given for a local place.
+        ConfigError: If no split is named, a split is not one of the data set's, or a revision is given for a local
+            place.
         DataError: If nothing is found, or a required column is missing; the message says what there is.
     """
-    wanted = {split: _parts(description, split) for split in splits or description.splits}
+    wanted = {split: _parts(description, split) for split in splits}
     if not wanted:
-        raise ConfigError(f"no split was named, but {description.name!r} has no fixed splits. Name at least one.")
+        offer = f"one or more of {', '.join(description.splits)}" if description.splits else "the splits of your files"
+        raise ConfigError(f"no split of {description.name!r} was named. Name {offer}.")
     path = Path(place)
     if not path.exists():
         root, commit = _fetch(description, place, wanted, revision)

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(label: str, total: int, *, show: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts so many more items as done."""
+def progress_bar(label: str, total: int | None, *, show: bool = True) -> Iterator[Callable[[int], None]]:
+    """Yields a function that counts so many more items as done; a total of None is one that nobody knows."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as progress:
