@@ -47,7 +47,7 @@ def convert(row: Row) -> Sample | Drop:
     return Sample(
         id=f"{DESCRIPTION.name}/{row.split}/{row.index}",
         question=question,
-        target=str(int(target)) if len(target) < 1000 else target,
+        target=target,
         answer_kind="integer",
         own_prompt=message or None,
         family=DESCRIPTION.name,

@@ -28,7 +28,7 @@ DESCRIPTION = Description(
     archives=("*.zip",),
     note="Drawn from the sets that MathVista is drawn from: remove images that both hold.",
 )
-_ANNOUNCED = re.compile(r"^(?:(?:the|final|correct)\s+)*answer(?:\s+is|\s*:)\s*", re.IGNORECASE)
+_ANNOUNCED = re.compile(r".*\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE | re.DOTALL)
 # What a hint says of the answer -> how it is compared.
 HINTS: Mapping[str, tuple[AnswerKind, Tolerance | None]] = {
     "requiring an integer answer": ("integer", None),
