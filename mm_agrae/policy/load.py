@@ -197,6 +197,33 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
     )
 
 
+def load_renderer(path: str) -> Policy:
+    """A policy without weights: it renders prompts and counts their tokens, and can do nothing else.
+
+    Args:
+        path: Local model folder or hub id.
+
+    Raises:
+        ConfigError: As `load_policy`, but the weights may be missing.
+    """
+    base, *_ = _from_the_base_up(path)
+    model_config = _read_config(base)
+    sees = hasattr(model_config, "vision_config")
+    _check_family(model_config, sees)
+    processor = _load_processor(path, sees)
+    tokenizer = processor.tokenizer if sees else processor
+    return Policy(
+        model=nn.Module(),
+        processor=processor,
+        tokenizer=tokenizer,
+        image_processor=processor.image_processor if sees else None,
+        image_token_id=model_config.image_token_id if sees else None,
+        banned_token_ids=_banned(tokenizer),
+        eos_token_ids=(),
+        precision="fp32",
+    )
+
+
 def save_weights(policy: Policy, folder: Path) -> None:
     """Write an ordinary model folder that any program loads; of a LoRA run an ordinary peft adapter folder."""
     policy.model.save_pretrained(folder)  # type: ignore[operator]

@@ -59,11 +59,16 @@ def count_tokens(policy: Policy, prompt: Prompt, images: ImageConfig) -> int:
     Raises:
         DataError: As render does; a file that is no image is found here, one that is cut short only there.
     """
+    return sum(count_text_and_visual(policy, prompt, images))
+
+
+def count_text_and_visual(policy: Policy, prompt: Prompt, images: ImageConfig) -> tuple[int, int]:
+    """The two parts of `count_tokens`: text tokens, and visual tokens."""
     factor = _factor(policy, images) if prompt.sample.images else 1
     sizes = [image_size(data, prompt.sample.id) for data in prompt.sample.images]
     fitted = [_fitted_size(width, height, factor, images, prompt.sample.id) for width, height in sizes]
     visual = sum(width * height // (factor * factor) for width, height in fitted)
-    return len(_tokenise(policy, prompt)) - len(sizes) + visual
+    return len(_tokenise(policy, prompt)) - len(sizes), visual
 
 
 def _tokenise(policy: Policy, prompt: Prompt) -> list[int]:

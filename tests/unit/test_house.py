@@ -39,7 +39,7 @@ FLOORS = (
     {"engines"},
     {"rollout"},
     {"train", "evaluate", "report"},
-    {"lab"},
+    {"lab", "preflight"},
     {"cli"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
