@@ -26,7 +26,8 @@ from mm_agrae.verify.kinds import compare_times, compare_words, compare_years, c
 from mm_agrae.verify.lists import as_interval, brackets_of, compare_lists, compare_matrices, with_signs_apart
 from mm_agrae.verify.normalise import MAX_CHARS, Form, Number, normal_form, read_number, words
 from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers, margin
-from mm_agrae.verify.profiles import GENERIC, Profile
+from mm_agrae.verify.profiles import GENERIC, Profile, profile_named
+from mm_agrae.verify.question import Question
 from mm_agrae.verify.units import conversion
 
 NUMERIC_KINDS = frozenset({"integer", "decimal", "fraction", "percent", "quantity"})
@@ -63,10 +64,22 @@ def compare_simply(
         return _compare_named(answer, target, kind, options, profile)
     other = _ALTERNATIVE.search(target)
     if other is not None:
-        first = _compare_forms(answer, target[: other.start()], kind, tolerance, profile)
-        second = _compare_forms(answer, other[1], kind, tolerance, profile)
+        first = _compare_normal(answer, target[: other.start()], kind, tolerance, profile)
+        second = _compare_normal(answer, other[1], kind, tolerance, profile)
         return second if isinstance(second, Outcome) and second.equal else first
-    return _compare_forms(answer, target, kind, tolerance, profile)
+    return _compare_normal(answer, target, kind, tolerance, profile)
+
+
+def compare_forms(answer: str, question: Question) -> Outcome | Comparison:
+    """`compare_simply` with what a question says, under the policies of its profile."""
+    return compare_simply(
+        answer,
+        question.target,
+        question.answer_kind,
+        options=question.options,
+        tolerance=question.tolerance,
+        profile=profile_named(question.profile),
+    )
 
 
 def shown_form(raw: str, kind: AnswerKind, profile: Profile = GENERIC) -> str | None:
@@ -91,7 +104,7 @@ def _compare_named(answer: str, target: str, kind: AnswerKind, options: tuple[st
     return compare_times(answer, target) if kind == "time" else compare_words(answer, target)
 
 
-def _compare_forms(
+def _compare_normal(
     answer: str, target: str, kind: AnswerKind, tolerance: Tolerance | None, profile: Profile
 ) -> Outcome | Comparison:
     there = _form_of_target(target, answer, kind, profile)

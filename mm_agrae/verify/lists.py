@@ -13,9 +13,11 @@ from mm_agrae.verify.profiles import Profile
 
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _ROWS = re.compile(r"\[\[(.*)\]\]")
-_BOUNDS = re.compile(r"([^<>=]+)(<|\\le(?![a-z]))([A-Za-z])(<|\\le(?![a-z]))([^<>=]+)")
-_BOUND = re.compile(r"([A-Za-z])(<|>|\\[lg]e(?![a-z]))([^<>=\\]+(?:\\(?!le|ge)[^<>=\\]+)*)")
-_LEFT = re.compile(r"([^<>=\\]+(?:\\(?!le|ge)[^<>=\\]+)*)(<|>|\\[lg]e(?![a-z]))([A-Za-z])")
+_RELATION = r"(<|>|\\[lg]e(?![a-z]))"
+_END = r"([^<>=\\]*(?:\\(?![lg]e(?![a-z]))[^<>=\\]*)*)"  # of a range: no relation inside
+_BOUNDS = re.compile(rf"{_END}(<|\\le(?![a-z]))\s*([A-Za-z])(<|\\le(?![a-z])){_END}")
+_BOUND = re.compile(rf"([A-Za-z]){_RELATION}{_END}")
+_LEFT = re.compile(rf"{_END}{_RELATION}\s*([A-Za-z])")
 _SEVERAL = re.compile(r"\\(?:cup|pm|le|ge)(?![a-z])|[<>]")
 _ANY_BRACKETS = frozenset({"list", "set", "coordinate"})  # kinds whose brackets are a matter of taste
 _MIRRORED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
@@ -45,7 +47,7 @@ def compare_lists(
         return None  # an inequality may equal an interval, and unions and signs stand for several parts
     if len(left.parts) != len(right.parts):
         return Outcome(equal=False, rule="list_length")
-    loose = kind in _ANY_BRACKETS or profile.loose_brackets
+    loose = kind in _ANY_BRACKETS or profile.brackets == "ignored" or _is_set_as_tuple(left, right, profile)
     if not loose and left.brackets.replace("{}", "") != right.brackets.replace("{}", ""):
         return Outcome(equal=False, rule="brackets")
     if _is_unordered(left, right, kind, profile):
@@ -64,10 +66,14 @@ def compare_lists(
     return Outcome(equal=equal, rule="same_parts")
 
 
+def _is_set_as_tuple(left: _Parts, right: _Parts, profile: Profile) -> bool:
+    return profile.brackets == "set_as_tuple" and {left.brackets, right.brackets} == {"{}", "()"}
+
+
 def _is_unordered(left: _Parts, right: _Parts, kind: AnswerKind, profile: Profile) -> bool:
     if kind in ("set", "list", "coordinate", "tuple"):
         return kind == "set"
-    if profile.loose_brackets:
+    if profile.brackets == "ignored" or _is_set_as_tuple(left, right, profile):
         return False
     return "{}" in (left.brackets, right.brackets) or (not left.brackets and profile.unordered_lists)
 

@@ -36,7 +36,7 @@ _NUMBER = r"(?:\d+\.?\d*|\.\d+)"
 _PLAIN_NUMBER = re.compile(rf"[+-]?{_NUMBER}")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _RATIO = re.compile(rf"([+-]?)(?:\\frac\{{([+-]?{_NUMBER})\}}\{{([+-]?{_NUMBER})\}}|({_NUMBER})/({_NUMBER}))")
-_MIXED = re.compile(r"([+-]?)(\d+)\\frac\{(\d+)\}\{(\d+)\}")
+_MIXED = re.compile(r"([+-]?)(\d+)(?:\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+))")
 _POWER_OF_TEN = re.compile(
     rf"([+-]?)(?:({_NUMBER})(?:[eE]([+-]?\d+)|(?:\\times|\\cdot|\*)10\^\{{?([+-]?\d+)\}}?)|10\^\{{?([+-]?\d+)\}}?)"
 )
@@ -124,7 +124,7 @@ def flattened(raw: str) -> str:
 def read_number(body: str) -> Number | None:
     """The exact value of a form that is one number, else None.
 
-    Read: 12, -0.5, .4, 3/4, \\frac{3}{4}, the mixed 1\\frac{1}{2}, 3\\times10^{8}, 10^6, 1e6.
+    Read: 12, -0.5, .4, 3/4, \\frac{3}{4}, the mixed 1\\frac{1}{2} and 1 1/2, 3\\times10^{8}, 10^6, 1e6.
     """
     if _PLAIN_NUMBER.fullmatch(body):
         return Number(value=Fraction(body), is_decimal="." in body)
@@ -134,9 +134,10 @@ def read_number(body: str) -> Number | None:
             return None
         return Number(value=_signed(sign, top / bottom), is_decimal="." in body)
     if match := _MIXED.fullmatch(body):
-        if int(match[4]) == 0:
+        part, whole = int(match[3] or match[5]), int(match[4] or match[6])
+        if whole == 0 or (match[5] and part >= whole):
             return None
-        return Number(value=_signed(match[1], int(match[2]) + Fraction(int(match[3]), int(match[4]))), is_decimal=False)
+        return Number(value=_signed(match[1], int(match[2]) + Fraction(part, whole)), is_decimal=False)
     if match := _POWER_OF_TEN.fullmatch(body):
         exponent = int(match[3] or match[4] or match[5])
         if abs(exponent) > _MAX_EXPONENT:

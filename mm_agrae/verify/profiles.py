@@ -19,7 +19,7 @@ Source = Literal[
 ]  # fmt: skip
 Comparator = Literal[
     "forms", "relaxed", "chartqapro", "mathvista", "mathvision", "mathverse", "mmmu", "dynamath", "wemath", "letters",
-    "yes_no", "olympiad", "integer_text", "dapo", "math_text", "mathruler", "charxiv",
+    "yes_no_word", "olympiad", "integer_text", "dapo", "math", "mathruler", "charxiv",
 ]  # fmt: skip
 
 
@@ -38,7 +38,8 @@ class Profile:
         decimal_comma: "1000,99" is a number. Otherwise it is a list of two.
         spaced_thousands: "1 000" is a number. Otherwise it is two.
         unordered_lists: Lists without brackets are equal in any order.
-        loose_brackets: (1,2), [1,2] and {1,2} are equal when their parts are, in order.
+        brackets: "kept": (1,2), [1,2] and {1,2} are three things. "set_as_tuple": (1,2) equals {1,2}, in this order.
+            "ignored": all three are equal when their parts are, in order.
         unclosed_box: A box that never closes reaches to the end of the text.
         chinese: Chinese phrases, circled options, and words for units and yes or no are read.
         mojibake: "掳", the trace of a degree sign in the wrong encoding, is a degree sign.
@@ -52,7 +53,7 @@ class Profile:
     decimal_comma: bool = False
     spaced_thousands: bool = False
     unordered_lists: bool = True
-    loose_brackets: bool = False
+    brackets: Literal["kept", "set_as_tuple", "ignored"] = "kept"
     unclosed_box: bool = False
     chinese: bool = True
     mojibake: bool = True
@@ -61,29 +62,42 @@ class Profile:
 
 GENERIC = Profile()
 
+_MARKED: tuple[Source, ...] = ("box_or_tag", "spaced_box", "phrase", "letter")
+
 PROFILES: Mapping[str, Profile] = {
     "generic": GENERIC,
-    "chartqa": GENERIC,
-    "chartqapro": GENERIC,
-    "mathvista": GENERIC,
-    "mathvision": GENERIC,
-    "mathverse": GENERIC,
-    "mmmu": GENERIC,
-    "dynamath": GENERIC,
-    "wemath": GENERIC,
-    "logicvista": GENERIC,
-    "hallusionbench": GENERIC,
-    "olympiadbench": GENERIC,
-    "dapo": GENERIC,
-    "gsm8k": GENERIC,
-    "gsm8k_strict": GENERIC,
-    "gsm8k_flexible": GENERIC,
-    "math": GENERIC,
-    "qwen_math": GENERIC,
-    "mathruler": GENERIC,
-    "math_verify": GENERIC,
-    "charxiv": GENERIC,
-}
+    # Charts. The published metric reads the whole reply; ours reads the box or the tag where there is one.
+    "chartqa": Profile(sources=("box_or_tag", "whole"), comparator="relaxed"),
+    "chartqapro": Profile(sources=("box_or_tag", "phrase", "whole"), comparator="chartqapro"),
+    "charxiv": Profile(sources=("box_or_tag", "phrase", "whole"), comparator="charxiv"),
+    # Visual mathematics. Where the published score lets a language model extract, ours looks for what is marked.
+    "mathvista": Profile(sources=(*_MARKED, "alone", "whole"), comparator="mathvista", unordered_lists=False),
+    "mathvision": Profile(
+        sources=(*_MARKED, "alone", "whole"), comparator="mathvision", units="strip", percent="ignored",
+        unclosed_box=True, unordered_lists=False,
+    ),
+    "mathverse": Profile(comparator="mathverse"),
+    "dynamath": Profile(sources=("json", *_MARKED, "alone"), comparator="dynamath"),
+    "wemath": Profile(sources=("box_or_tag", "after_answer", "whole"), comparator="wemath"),
+    # Reasoning and knowledge.
+    "logicvista": Profile(sources=(*_MARKED, "whole"), comparator="letters"),
+    "mmmu": Profile(sources=("box_or_tag", "whole"), comparator="mmmu", chinese=False),
+    "hallusionbench": Profile(sources=("box_or_tag", "whole"), comparator="yes_no_word", chinese=False),
+    # Text mathematics.
+    "olympiadbench": Profile(comparator="olympiad", percent="either", closeness=1e-8),
+    "dapo": Profile(sources=("answer_line",), comparator="dapo", chinese=False, mojibake=False),
+    "gsm8k": Profile(sources=("hashes", "last_number"), comparator="integer_text"),
+    "gsm8k_strict": Profile(sources=("hashes",), comparator="integer_text"),
+    "gsm8k_flexible": Profile(sources=("last_number",), comparator="integer_text"),
+    "math": Profile(sources=("box", "spaced_box"), comparator="math", percent="ignored"),
+    "mathruler": Profile(sources=("box",), comparator="mathruler", units="strip", percent="ignored"),
+    # The grader of Qwen2.5-Math, by which the pass@k of A-GRAE was measured.
+    "qwen_math": Profile(
+        sources=("box", "phrase", "last_number"), percent="either", units="strip", brackets="ignored",
+        unclosed_box=True, closeness=1e-4,
+    ),
+    "math_verify": Profile(decimal_comma=True, spaced_thousands=True, brackets="set_as_tuple"),
+}  # fmt: skip
 
 
 def profile_named(name: str) -> Profile:

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 
 from mm_agrae.records import Verdict
-from mm_agrae.verify.equivalence import compare_simply, shown_form
+from mm_agrae.verify.comparators import compare_answer
+from mm_agrae.verify.equivalence import shown_form
 from mm_agrae.verify.extract import Extraction, extract, find_boxes
 from mm_agrae.verify.outcome import Comparison, Outcome
 from mm_agrae.verify.profiles import profile_named
@@ -55,18 +56,6 @@ def begin(text: str, question: Question) -> Verdict | Pending:
     return _verdict(text, question, extraction, first, time.perf_counter() - begun)
 
 
-def compare_answer(answer: str, question: Question) -> Outcome | Comparison:
-    """Compare an extracted answer with the target of a question, as far as that needs no computer algebra."""
-    return compare_simply(
-        answer,
-        question.target,
-        question.answer_kind,
-        options=question.options,
-        tolerance=question.tolerance,
-        profile=profile_named(question.profile),
-    )
-
-
 def settle(pending: Pending, outcome: Outcome | None, *, seconds: float, rule: str = "timeout") -> Verdict:
     """The verdict of a pending judgement; without an outcome it is a timeout, for the reason that `rule` names."""
     if outcome is None:
@@ -97,7 +86,7 @@ def _verdict(
     *,
     timed_out: bool = False,
 ) -> Verdict:
-    kind = question.answer_kind
+    kind, profile = question.answer_kind, profile_named(question.profile)
     if extraction is None:
         return Verdict(
             status="unparsed", answer=None, span=None, answer_form=None, target_form=None, kind=kind,
@@ -107,8 +96,8 @@ def _verdict(
         status="timeout" if timed_out else "correct" if outcome.equal else "wrong",
         answer=extraction.answer,
         span=extraction.span,
-        answer_form=shown_form(extraction.answer, kind),
-        target_form=shown_form(question.target, kind),
+        answer_form=shown_form(extraction.answer, kind, profile),
+        target_form=shown_form(question.target, kind, profile),
         kind=kind,
         rule=f"{extraction.rule}/{outcome.rule}",
         formatted=is_formatted(text),

@@ -1,4 +1,4 @@
-"""Agreement with the table of scoring cases that every verifier must share (profile "generic")."""
+"""Agreement with the whole table of scoring cases, each under the profile that it names."""
 
 import json
 from dataclasses import replace
@@ -6,35 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from mm_agrae.verify import Question, VerifierPool, verify
+from mm_agrae.verify import VerifierPool, verify
+from mm_agrae.verify.agreement import case_of
 
-CASES = [
-    case
-    for case in map(json.loads, (Path(__file__).parents[2] / "data" / "verifier_cases.jsonl").read_text().splitlines())
-    if case["profile"] == "generic"
-]
-# Cases that we are known to judge otherwise. The set may only shrink: a case that comes to agree must leave it.
-KNOWN_DISAGREEMENTS: frozenset[str] = frozenset()
+TABLE = Path(__file__).parents[2] / "data" / "verifier_cases.jsonl"
+CASES = [case_of(json.loads(line), where=TABLE.name) for line in TABLE.read_text().splitlines()]
 
 
 def test_the_table_is_there():
-    assert len(CASES) == 102
-    assert {case["id"] for case in CASES} >= KNOWN_DISAGREEMENTS
+    assert len(CASES) == 135
+    assert len({case.question.profile for case in CASES}) == 14
 
 
-def question_of(case):
-    return Question(target=case["gold"], answer_kind=case["answer_type"], options=tuple(case.get("options", ())))
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-def test_generic_case(case):
-    verdict = verify(case["prediction"], question_of(case))
-    agrees = verdict.correct == case["expected"]
-    assert agrees != (case["id"] in KNOWN_DISAGREEMENTS), f"{verdict.status} by {verdict.rule}: {verdict.answer!r}"
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_case(case):
+    verdict = verify(case.prediction, case.question)
+    assert verdict.correct == case.expected, f"{verdict.status} by {verdict.rule}: {verdict.answer!r}"
 
 
 def test_the_pool_says_what_the_process_itself_would_say():
-    texts, questions = [case["prediction"] for case in CASES], [question_of(case) for case in CASES]
+    texts, questions = [case.prediction for case in CASES], [case.question for case in CASES]
     with VerifierPool(num_workers=1) as pool:
         pooled = pool.verify_all(texts, questions)
     for text, question, verdict in zip(texts, questions, pooled, strict=True):

@@ -1,0 +1,171 @@
+"""The rules of the visual mathematics benchmarks: MathVista, MATH-Vision, MathVerse, DynaMath, We-Math."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+
+from rapidfuzz.distance import Levenshtein
+
+from mm_agrae.records import Tolerance
+from mm_agrae.verify.choices import compare_choice, letters_of
+from mm_agrae.verify.equivalence import compare_forms, compare_simply
+from mm_agrae.verify.normalise import MAX_CHARS, flattened, normal_form, read_number
+from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
+from mm_agrae.verify.profiles import profile_named
+from mm_agrae.verify.question import Question
+
+_BRACKETED_LETTER = re.compile(r"\(([A-Za-z])\)")
+_FLOAT = re.compile(r"\s*[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*")
+_DYNAMATH_MARGIN = 0.001
+_MATHVISION_DECIMALS = 2
+
+
+def compare_mathvista(answer: str, question: Question) -> Outcome:
+    """MathVista: letter to option text, nearest option, whole part of integers, decimals rounded; then equal text.
+
+    A choice is named by a letter, in brackets or alone, else by the option with the smallest edit distance. An integer
+    is cut, not rounded: 7.9 is 7. A decimal is rounded to as many places as the tolerance says, a list is compared as
+    it is written, spaces included.     calculate_score of MathVista, arXiv:2310.02255
+
+    Departures: an empty answer, and one more than twice as long as all options, names no option.
+    """
+    if question.answer_kind == "choice":
+        return _compare_nearest_option(answer, question)
+    if question.answer_kind == "integer":
+        given, wanted = _decimal(answer), _decimal(question.target)
+        equal = given is not None and wanted is not None and int(given) == int(wanted)
+        return Outcome(equal=equal, rule="whole_part")
+    if question.answer_kind == "decimal":
+        given, wanted = _decimal(answer), _decimal(question.target)
+        if given is None or wanted is None:
+            return Outcome(equal=False, rule="no_number")
+        places = int(question.tolerance.value) if question.tolerance and question.tolerance.kind == "round" else 2
+        return Outcome(equal=round(float(given), places) == float(wanted), rule="rounded")
+    return Outcome(equal=answer.strip() == question.target.strip(), rule="same_text")
+
+
+def compare_mathvision(answer: str, question: Question) -> Outcome | Comparison:
+    """MATH-Vision: the letter or the value of the right option; values to two decimals, without units.
+
+    Both sides are rounded to two decimals, so 0.3 is not 1/3, but 0.33 is. What stands before "=" or "\\approx" is
+    dropped.     is_equal of MATH-Vision, arXiv:2402.14804
+
+    Departure: values are read by our own reader and never evaluated as code.
+    """
+    shown, target = _after_equals(answer), _after_equals(question.target)
+    if question.answer_kind == "choice":
+        by_letter = compare_choice(shown, target, question.options, profile_named(question.profile))
+        # Two options with one text are both right: the rule also compares with the value.
+        value = _option_text(target, question.options)
+        if by_letter.equal or value is None:
+            return by_letter
+        shown, target = _option_text(shown, question.options) or shown, value
+    if shown.lower() == target.lower():
+        return Outcome(equal=True, rule="same_text")
+    if len(shown) > MAX_CHARS or len(target) > MAX_CHARS:
+        return Outcome(equal=False, rule="refused_length")
+    numbers = [_rounded_parts(side, question.profile) for side in (shown, target)]
+    if numbers[0] is not None and numbers[1] is not None:
+        return Outcome(equal=numbers[0] == numbers[1], rule="two_decimals")
+    tolerance = Tolerance(kind="absolute", value=0.005)
+    return compare_simply(shown, target, "math", tolerance=tolerance, profile=profile_named(question.profile))
+
+
+def compare_mathverse(answer: str, question: Question) -> Outcome | Comparison:
+    """MathVerse by rule: the set of letters for a choice, where the target is letters; else the general rule.
+
+    The published score lets a language model match answers (arXiv:2403.14624). Some targets of choices are no letters
+    ("053^\\circ T", "False"), some are two ("C\\nD"): those are compared as what they are.
+    """
+    if question.answer_kind in ("choice", "choices"):
+        wanted = letters_of(question.target)
+        if wanted is not None and len(wanted) > 1:
+            return Outcome(equal=letters_of(answer) == wanted, rule="letter_set")
+        if wanted is not None:
+            return compare_choice(answer, next(iter(wanted)), question.options, profile_named(question.profile))
+        question = replace(question, answer_kind="math")
+    return compare_forms(answer, question)
+
+
+def compare_dynamath(answer: str, question: Question) -> Outcome:
+    """DynaMath: numbers within 0.001, letters exactly, text when the answer is part of the target, without case.
+
+    Departure: an empty answer is part of nothing.     DynaMath, arXiv:2411.00836
+    """
+    if question.answer_kind in ("decimal", "integer", "fraction"):
+        forms = [normal_form(side[:MAX_CHARS], numeric=True) for side in (answer, question.target)]
+        given, wanted = (read_number(form.body) for form in forms)
+        if given is None or wanted is None:
+            return Outcome(equal=False, rule="no_number")
+        tolerance = question.tolerance or Tolerance(kind="absolute", value=_DYNAMATH_MARGIN)
+        return compare_numbers(given, wanted, tolerance)
+    if question.answer_kind == "choice":
+        letter = _BRACKETED_LETTER.search(answer) or re.match(r"\s*([A-Za-z])(?![A-Za-z])", answer)
+        return Outcome(equal=letter is not None and letter[1].upper() == question.target.strip(" ()."), rule="letter")
+    shown = answer.strip().lower()
+    return Outcome(equal=bool(shown) and shown in question.target.lower(), rule="part_of_target")
+
+
+def compare_wemath(answer: str, question: Question) -> Outcome:
+    """We-Math: the first character after stripping spaces and "<>:." must be the letter.     arXiv:2407.01284"""
+    letter = answer.strip().strip("<>:.()*").strip()[:1].upper()
+    return Outcome(equal=letter != "" and letter in "ABCDEFGH" and letter == question.target.strip(), rule="letter")
+
+
+def compare_letters(answer: str, question: Question) -> Outcome:
+    """LogicVista: the set of letters must match fully; a reply that is not all letters has none. arXiv:2407.04973"""
+    wanted = letters_of(question.target)
+    if wanted is None:
+        return Outcome(equal=answer.strip().lower() == question.target.strip().lower(), rule="same_text")
+    shown = re.match(r"\(?([A-Z])\)?[.:]\s", answer)
+    given = frozenset({shown[1]}) if shown else letters_of(answer)
+    return Outcome(equal=given == wanted, rule="letter_set")
+
+
+def _compare_nearest_option(answer: str, question: Question) -> Outcome:
+    options, target = question.options, question.target
+    if not options:
+        return Outcome(equal=flattened(answer).strip("() .") == flattened(target).strip("() ."), rule="same_text")
+    wanted = _option_text(target, options) if target not in options else target
+    letter = _BRACKETED_LETTER.search(answer)
+    shown = letter[1].upper() if letter else flattened(answer).strip()
+    if re.fullmatch(r"[A-Z]\.?", shown) and ord(shown[0]) - ord("A") < len(options) and answer not in options:
+        return Outcome(equal=options[ord(shown[0]) - ord("A")] == wanted, rule="option_letter")
+    if not shown or len(shown) > 2 * sum(map(len, options)) + 10:
+        return Outcome(equal=False, rule="no_option")
+    nearest = min(options, key=lambda option: Levenshtein.distance(shown, option))
+    return Outcome(equal=nearest == wanted, rule="nearest_option")
+
+
+def _option_text(letter: str, options: tuple[str, ...]) -> str | None:
+    shown = flattened(letter).strip("() .").upper()
+    index = ord(shown) - ord("A") if len(shown) == 1 else -1
+    return options[index] if 0 <= index < len(options) else None
+
+
+def _decimal(text: str) -> Decimal | None:
+    """What Python's float would read, exactly; None for anything else."""
+    if len(text) > MAX_CHARS or not _FLOAT.fullmatch(text):
+        return None
+    try:
+        value = Decimal(text.strip().replace("_", ""))
+    except InvalidOperation:
+        return None
+    return value if math.isfinite(float(value)) else None
+
+
+def _after_equals(text: str) -> str:
+    return re.split(r"=|\\approx(?![a-z])", text)[-1].strip().rstrip(".").strip()
+
+
+def _rounded_parts(text: str, profile: str) -> tuple[float, ...] | None:
+    """The numbers of a value or a tuple, to two decimals; None where a part is no plain number."""
+    body = normal_form(text, numeric=True, profile=profile_named(profile)).body
+    parts = [read_number(part) for part in body.strip("()[]{}").split(",")]
+    values = [part.value for part in parts if part is not None]
+    if len(values) != len(parts) or any(abs(value) > 10**300 for value in values):
+        return None
+    return tuple(round(float(value), _MATHVISION_DECIMALS) for value in values)
