@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from statistics import NormalDist
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
-from mm_agrae.metrics.passk import pass_at_k
+from mm_agrae.evaluate.intervals import bootstrap_mean
+from mm_agrae.metrics.majority import AnswerClasses, cons_at_n, maj_at_k
+from mm_agrae.metrics.passk import g_pass_at_k, mg_pass_at_k, pass_at_k
 from mm_agrae.seeding import seed_for
 
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its confidence interval."""
-
-    value: float
-    low: float
-    high: float
+# Shares of correct samples that G-Pass@k is reported for.
+G_PASS_PERCENTS = (50, 75, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +28,9 @@ class ProblemResult:
         num_formatted: Sampled completions in the form that was asked for.
         num_truncated: Sampled completions cut off at the length limit.
         greedy_correct: Whether the most probable completion is correct; None when it was not drawn.
+        classes: How the sampled completions vote; None when their answers were not compared.
+        group: What the problem is resampled with; "" when nothing belongs to it.
+        categories: Value on each further axis that figures are broken down by ({"task": "geometry"}).
     """
 
     sample_id: str
@@ -45,140 +41,151 @@ class ProblemResult:
     num_formatted: int
     num_truncated: int
     greedy_correct: bool | None
-
-
-def bootstrap_mean(values: Sequence[float], *, seed: int, num_resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Mean over problems with a percentile bootstrap interval: problems are resampled, their samples are not.
-
-    Where all values are equal every resample is the same, and the bootstrap would claim certainty: ten problems solved
-    out of ten would read 1 ± 0. Equal values in [0, 1] get the Wilson score interval instead, which is made for 0/1
-    outcomes and cautious for equal fractions, whose variance is below value · (1 - value). Other equal values get
-    width 0.
-
-    Args:
-        values: One per problem, at least one.
-        seed: Of the resampling.
-        num_resamples: Resamples of the problems.
-        level: Coverage, in (0, 1).
-
-    Raises:
-        ValueError: If there are no values, one is not finite, or a number is out of range.
-    """
-    if len(values) == 0:
-        raise ValueError("there are 0 values, but a mean needs at least 1. Check that the set is not empty.")
-    if not 0 < level < 1 or num_resamples < 1:
-        raise ValueError(
-            f"level is {level} and num_resamples {num_resamples}, but level must be in (0, 1) and "
-            "num_resamples 1 or more."
-        )
-    numbers = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(numbers).all():
-        raise ValueError("a value is not finite, but every problem must have a score. Score or drop that problem.")
-    distinct, counts = np.unique(numbers, return_counts=True)
-    num_problems = len(numbers)
-    if len(distinct) == 1:
-        value = float(distinct[0])
-        return _wilson(value, num_problems, level) if 0 <= value <= 1 else Interval(value, value, value)
-    # Resampling problems draws how often each distinct value occurs; there are at most samples + 1 of those, so this is
-    # the same distribution as drawing indices, for a fraction of the memory.
-    draws = np.random.default_rng(seed).multinomial(num_problems, counts / num_problems, size=num_resamples)
-    low, high = np.quantile(draws @ distinct / num_problems, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(counts @ distinct / num_problems), float(low), float(high))
-
-
-def _wilson(value: float, num_problems: int, level: float) -> Interval:
-    """Wilson (1927) score interval of a proportion."""
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    centre = (value + z2 / (2 * num_problems)) / (1 + z2 / num_problems)
-    spread = (z2 * (value * (1 - value) + z2 / (4 * num_problems)) / num_problems) ** 0.5 / (1 + z2 / num_problems)
-    return Interval(value, max(0.0, min(value, centre - spread)), min(1.0, max(value, centre + spread)))
+    classes: AnswerClasses | None = None
+    group: str = ""
+    categories: Mapping[str, str] = field(default_factory=dict)
 
 
 def summarise(
-    results: Sequence[ProblemResult], *, set_name: str, step: int, ks: Sequence[int], seed: int
+    results: Sequence[ProblemResult],
+    *,
+    set_name: str,
+    step: int,
+    ks: Sequence[int],
+    seed: int,
+    g_pass_ks: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Figures of one evaluation, overall, by family and by difficulty, each with a 95 % interval over problems.
+    """Figures of one evaluation, overall and by every axis, each with a 95 % interval over problems.
 
-    Problems without a family or a difficulty count in the overall figures only.
+    Problems of one group are resampled together. Problems without a family, a difficulty or a category count in no row
+    of that axis.
 
     Args:
         results: One per problem.
         set_name: Name of the evaluated set.
         step: Training step of the weights.
-        ks: pass@k is reported for these; each at most the number of samples.
+        ks: pass@k, and with answer classes maj@k, are reported for these; each at most the number of samples.
         seed: Of the resampling; every slice derives its own.
+        g_pass_ks: G-Pass@k is reported for these, as shares of 50, 75 and 100 % and as their mean; each at least 2.
 
     Returns:
         JSON values: {"set", "step", "num_problems", "num_samples", "overall": {metric: interval},
-        "by_family": {family: {"num_problems", metric: interval}}, "by_difficulty": {"1": ...}}, where an interval is
-        {"value", "low", "high"} and the metrics are "pass@k", "avg@n", "formatted", "truncated", and "greedy" where it
-        was measured.
+        "by_family": {family: {"num_problems", metric: interval}}, "by_difficulty": {"1": ...},
+        "by_category": {axis: {value: ...}}}, where an interval is {"value", "low", "high"} and the metrics are those
+        of `problem_scores`.
 
     Raises:
-        ValueError: If there are no results, their sample counts differ, only some have a greedy completion, or a k
-            exceeds the number of samples.
+        ValueError: As `problem_scores`.
     """
-    num_samples = _check_results(results, ks)
-    families = sorted({r.family for r in results if r.family})
-    levels = sorted({r.difficulty for r in results if r.difficulty is not None})
+    scores = problem_scores(results, ks=ks, g_pass_ks=g_pass_ks)
+    results = sorted(results, key=lambda r: r.sample_id)  # sums of a group do not depend on the order
 
     def figures(part: Sequence[ProblemResult], *coordinates: str) -> dict[str, Any]:
         # One seed for all metrics of a slice: two names of one quantity (pass@1, avg@n) then have one interval.
         part_seed = seed_for(seed, set_name, *coordinates)
+        clusters = [(r.group, "" if r.group else r.sample_id) for r in part]
         return {
-            name: asdict(bootstrap_mean([score(r) for r in part], seed=part_seed))
-            for name, score in _scores(num_samples, ks, greedy=results[0].greedy_correct is not None).items()
+            name: asdict(bootstrap_mean([of[r.sample_id] for r in part], seed=part_seed, clusters=clusters))
+            for name, of in scores.items()
         }
 
-    def slice_figures(part: Sequence[ProblemResult], *coordinates: str) -> dict[str, Any]:
-        return {"num_problems": len(part), **figures(part, *coordinates)}
+    def table(axis: str, places: Sequence[str], order: Sequence[str]) -> dict[str, Any]:
+        rows = {}
+        for place in order:
+            part = [r for r, own in zip(results, places, strict=True) if own == place]
+            rows[place] = {"num_problems": len(part), **figures(part, axis, place)}
+        return rows
 
+    def named_table(axis: str, places: Sequence[str]) -> dict[str, Any]:
+        return table(axis, places, sorted(set(places) - {""}))
+
+    levels = sorted({r.difficulty for r in results if r.difficulty is not None})
     return {
         "set": set_name,
         "step": step,
         "num_problems": len(results),
-        "num_samples": num_samples,
+        "num_samples": results[0].num_samples,
         "overall": figures(results),
-        "by_family": {f: slice_figures([r for r in results if r.family == f], "family", f) for f in families},
-        "by_difficulty": {
-            str(d): slice_figures([r for r in results if r.difficulty == d], "difficulty", str(d)) for d in levels
+        "by_family": named_table("family", [r.family for r in results]),
+        "by_difficulty": table("difficulty", [str(r.difficulty) for r in results], [str(level) for level in levels]),
+        "by_category": {
+            axis: named_table(axis, [r.categories.get(axis, "") for r in results])
+            for axis in sorted({axis for r in results for axis in r.categories})
         },
     }
 
 
-def _scores(num_samples: int, ks: Sequence[int], *, greedy: bool) -> dict[str, Callable[[ProblemResult], float]]:
-    """One function from problem to score per metric, in the order of the report."""
+def problem_scores(
+    results: Sequence[ProblemResult], *, ks: Sequence[int], g_pass_ks: Sequence[int] = ()
+) -> dict[str, dict[str, float]]:
+    """Every metric of every problem, in [0, 1].
+
+    Args:
+        results: One per problem.
+        ks: As for `summarise`.
+        g_pass_ks: As for `summarise`.
+
+    Returns:
+        {metric: {sample id: score}} in the order of the report: "pass@k", "avg@n"; with answer classes "maj@k" for k
+        between 1 and n (maj@1 is pass@1) and "cons@n"; "g_pass_50@k", "g_pass_75@k", "g_pass_100@k", "mg_pass@k";
+        "greedy" where it was measured; "formatted", "truncated".
+
+    Raises:
+        ValueError: If there are no results, a sample occurs twice, sample counts differ, only some problems have a
+            greedy completion or answer classes, or a k is out of range.
+    """
+    n = _check_results(results, ks, g_pass_ks)
     scores: dict[str, Callable[[ProblemResult], float]] = {}
     for k in sorted(set(ks)):
-        scores[f"pass@{k}"] = lambda r, k=k: pass_at_k(r.num_samples, r.num_correct, k)  # type: ignore[misc]
-    scores[f"avg@{num_samples}"] = lambda r: r.num_correct / r.num_samples
-    if greedy:
+        scores[f"pass@{k}"] = lambda r, k=k: pass_at_k(n, r.num_correct, k)  # type: ignore[misc]
+    scores[f"avg@{n}"] = lambda r: r.num_correct / n
+    classes = {r.sample_id: r.classes for r in results if r.classes}
+    if classes:
+        for k in sorted({k for k in ks if 1 < k < n}):
+            scores[f"maj@{k}"] = lambda r, k=k: maj_at_k(classes[r.sample_id], k)  # type: ignore[misc]
+        scores[f"cons@{n}"] = lambda r: cons_at_n(classes[r.sample_id])
+    for k in sorted(set(g_pass_ks)):
+        for percent in G_PASS_PERCENTS:
+            scores[f"g_pass_{percent}@{k}"] = lambda r, k=k, share=percent / 100: g_pass_at_k(  # type: ignore[misc]
+                n, r.num_correct, k, share
+            )
+        scores[f"mg_pass@{k}"] = lambda r, k=k: mg_pass_at_k(n, r.num_correct, k)  # type: ignore[misc]
+    if results[0].greedy_correct is not None:
         scores["greedy"] = lambda r: float(bool(r.greedy_correct))
-    scores["formatted"] = lambda r: r.num_formatted / r.num_samples
-    scores["truncated"] = lambda r: r.num_truncated / r.num_samples
-    return scores
+    scores["formatted"] = lambda r: r.num_formatted / n
+    scores["truncated"] = lambda r: r.num_truncated / n
+    return {name: {r.sample_id: score(r) for r in results} for name, score in scores.items()}
 
 
-def _check_results(results: Sequence[ProblemResult], ks: Sequence[int]) -> int:
+def _check_results(results: Sequence[ProblemResult], ks: Sequence[int], g_pass_ks: Sequence[int]) -> int:
     """The number of samples that all results share."""
     if not results:
         raise ValueError("there are 0 results, but a summary needs at least 1. Check that the set is not empty.")
-    num_samples = results[0].num_samples
+    first, seen = results[0], set()
     for result in results:
-        if result.num_samples != num_samples or num_samples < 1:
+        pair = f"{result.sample_id} and {first.sample_id}"
+        if result.num_samples != first.num_samples or first.num_samples < 1:
             raise ValueError(
-                f"{result.sample_id} has {result.num_samples} samples and {results[0].sample_id} {num_samples}, "
+                f"{result.sample_id} has {result.num_samples} samples and {first.sample_id} {first.num_samples}, "
                 "but all problems must have the same number, at least 1. Evaluate the missing completions."
             )
-        if (result.greedy_correct is None) != (results[0].greedy_correct is None):
+        if (result.greedy_correct is None) != (first.greedy_correct is None):
             raise ValueError(
-                f"only one of {result.sample_id} and {results[0].sample_id} has a greedy completion, but either all "
-                "problems or none must have one. Evaluate the missing completions."
+                f"only one of {pair} has a greedy completion, but either all problems or none must have one. "
+                "Evaluate the missing completions."
             )
-    for k in ks:
-        if not 1 <= k <= num_samples:
-            raise ValueError(
-                f"pass@{k} was asked for, but there are {num_samples} samples per problem. "
-                "Raise evaluate.num_samples or drop that k."
-            )
-    return num_samples
+        if (result.classes is None) != (first.classes is None):
+            raise ValueError(f"only one of {pair} has answer classes, but either all problems or none must have them.")
+        if result.classes and sum(result.classes.sizes) + result.classes.num_unanswered != result.num_samples:
+            raise ValueError(f"the answer classes of {result.sample_id} do not hold its {result.num_samples} samples.")
+        if result.sample_id in seen:
+            raise ValueError(f"{result.sample_id} occurs twice, but every problem counts once. Drop one of them.")
+        seen.add(result.sample_id)
+    for name, low, asked in (("pass", 1, ks), ("g_pass", 2, g_pass_ks)):
+        for k in asked:
+            if not low <= k <= first.num_samples:
+                raise ValueError(
+                    f"{name}@{k} was asked for, but there are {first.num_samples} samples per problem and k must be in "
+                    f"[{low}, {first.num_samples}]. Raise evaluate.num_samples or drop that k."
+                )
+    return first.num_samples

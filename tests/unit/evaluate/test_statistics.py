@@ -1,16 +1,17 @@
 import json
 import subprocess
 import sys
-from dataclasses import astuple
 
-import numpy as np
 import pytest
 
-from mm_agrae.evaluate.statistics import Interval, ProblemResult, bootstrap_mean, summarise
+from mm_agrae.evaluate.statistics import ProblemResult, problem_scores, summarise
 from mm_agrae.metrics.catalogue import check_keys
+from mm_agrae.metrics.majority import AnswerClasses
 
 
-def result(i, num_correct, *, family="bars", difficulty=1, num_samples=4, greedy=None, formatted=4, truncated=0):
+def result(
+    i, num_correct, *, family="bars", difficulty=1, num_samples=4, greedy=None, formatted=4, truncated=0, **more
+):
     return ProblemResult(
         sample_id=f"p{i}",
         family=family,
@@ -20,6 +21,7 @@ def result(i, num_correct, *, family="bars", difficulty=1, num_samples=4, greedy
         num_formatted=formatted,
         num_truncated=truncated,
         greedy_correct=greedy,
+        **more,
     )
 
 
@@ -29,58 +31,6 @@ RESULTS = [
     result(2, 0, family="pie", difficulty=2, greedy=False, formatted=0, truncated=4),
     result(3, 2, family="", difficulty=None, greedy=True),
 ]
-
-
-def test_interval_of_many_problems_is_the_normal_one():
-    values = [1.0] * 300 + [0.0] * 700
-    interval = bootstrap_mean(values, seed=0)
-    # 0.3 ± 1.96 sqrt(.3 · .7 / 1000) = 0.3 ± 0.0284
-    assert interval.value == pytest.approx(0.3)
-    assert interval.low == pytest.approx(0.3 - 0.0284, abs=0.004)
-    assert interval.high == pytest.approx(0.3 + 0.0284, abs=0.004)
-
-
-def test_interval_equals_resampling_of_indices():
-    values = np.random.default_rng(1).choice([0.0, 0.25, 0.5, 1.0], size=60, p=[0.5, 0.2, 0.1, 0.2])
-    drawn = np.random.default_rng(2).choice(values, size=(20000, 60)).mean(axis=1)
-    interval = bootstrap_mean(values.tolist(), seed=3, num_resamples=20000, level=0.8)
-    assert interval.low == pytest.approx(np.quantile(drawn, 0.1), abs=0.006)
-    assert interval.high == pytest.approx(np.quantile(drawn, 0.9), abs=0.006)
-
-
-def test_interval_depends_on_the_seed_only():
-    values = [0.0, 0.5, 1.0, 0.25, 0.75] * 8
-    assert bootstrap_mean(values, seed=1) == bootstrap_mean(values[::-1], seed=1)
-    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
-
-
-def test_equal_outcomes_do_not_claim_certainty():
-    # Wilson, z = 1.96, ten of ten: low = 10 / (10 + 3.8415) = 0.72247.
-    assert astuple(bootstrap_mean([1.0] * 10, seed=0)) == pytest.approx((1.0, 0.72247, 1.0), abs=1e-5)
-    assert astuple(bootstrap_mean([0.0] * 10, seed=0)) == pytest.approx((0.0, 0.0, 1 - 0.72247), abs=1e-5)
-
-
-def test_one_problem_and_equal_fractions():
-    single = bootstrap_mean([1.0], seed=0)
-    assert (single.value, single.high) == (1.0, 1.0)
-    assert single.low == pytest.approx(1 / 4.8415, abs=1e-4)
-    equal = bootstrap_mean([0.5] * 20, seed=0)
-    assert equal.low < 0.5 < equal.high
-    assert bootstrap_mean([7.0, 7.0], seed=0) == Interval(7.0, 7.0, 7.0)
-
-
-@pytest.mark.parametrize(
-    ("values", "setting", "message"),
-    [
-        ([], {}, "there are 0 values"),
-        ([0.0, float("nan")], {}, "a value is not finite"),
-        ([0.0], {"level": 1.0}, r"level is 1\.0"),
-        ([0.0], {"num_resamples": 0}, "num_resamples 0"),
-    ],
-)
-def test_bootstrap_errors(values, setting, message):
-    with pytest.raises(ValueError, match=message):
-        bootstrap_mean(values, seed=0, **setting)
 
 
 def test_summary_shape_and_values():
@@ -120,6 +70,65 @@ def test_summary_without_greedy_and_independent_of_order():
     assert summarise(results, set_name="gym", step=0, ks=[1], seed=1) != summary
 
 
+def votes(*sizes, num_unanswered=0, right=True):
+    """Classes of answers, the first one correct or none."""
+    return AnswerClasses(sizes=sizes, correct=(right, *[False] * (len(sizes) - 1)), num_unanswered=num_unanswered)
+
+
+def test_majority_votes():
+    # Two of p0's four vote: both right in 1 of 6 draws, a tie of one right and one wrong in 4 of 6: 1/6 + 4/6 · 1/2.
+    results = [result(0, 2, classes=votes(2, 1, 1)), result(1, 0, classes=votes(3, right=False, num_unanswered=1))]
+    overall = summarise(results, set_name="gym", step=0, ks=[1, 2, 4], seed=0)["overall"]
+    names = ["pass@1", "pass@2", "pass@4", "avg@4", "maj@2", "cons@4", "formatted", "truncated"]
+    assert list(overall) == names  # maj@1 would be pass@1, and maj@4 is cons@4
+    assert overall["maj@2"]["value"] == pytest.approx((1 / 2 + 0) / 2)
+    assert overall["cons@4"]["value"] == pytest.approx((1 + 0) / 2)
+    check_keys(f"eval/{name}" for name in names)
+
+
+def test_g_pass():
+    scores = problem_scores([result(0, 2), result(1, 4)], ks=[], g_pass_ks=[2])
+    names = ["avg@4", "g_pass_50@2", "g_pass_75@2", "g_pass_100@2", "mg_pass@2", "formatted", "truncated"]
+    assert list(scores) == names
+    assert scores["g_pass_50@2"] == pytest.approx({"p0": 5 / 6, "p1": 1.0})
+    for name in ("g_pass_75@2", "g_pass_100@2", "mg_pass@2"):
+        assert scores[name] == pytest.approx({"p0": 1 / 6, "p1": 1.0})
+    check_keys(f"eval/{name}" for name in names)
+
+
+def test_any_axis_has_its_table():
+    results = [
+        result(0, 4, categories={"task": "geometry", "grade": "9"}),
+        result(1, 2, categories={"task": "algebra", "grade": ""}),
+        result(2, 0, categories={"task": "geometry"}),
+        result(3, 1),
+    ]
+    tables = summarise(results, set_name="gym", step=0, ks=[1], seed=0)["by_category"]
+    assert {axis: list(rows) for axis, rows in tables.items()} == {"grade": ["9"], "task": ["algebra", "geometry"]}
+    geometry = tables["task"]["geometry"]
+    assert (geometry["num_problems"], geometry["pass@1"]["value"]) == (2, 0.5)
+    assert geometry["pass@1"]["low"] <= 0.5 <= geometry["pass@1"]["high"]
+
+
+def test_problems_of_a_group_are_resampled_together():
+    # Ten variants of each of 40 questions, all right or all wrong: the interval is that of 40 questions.
+    def interval(group):
+        results = [result(i, 4 * (i // 10 % 2), group=group(i)) for i in range(400)]
+        return summarise(results, set_name="gym", step=0, ks=[1], seed=0)["overall"]["pass@1"]
+
+    alone, together = interval(lambda i: ""), interval(lambda i: f"q{i // 10}")
+    assert alone["value"] == together["value"] == 0.5
+    # Standard errors sqrt(.25 / 400) and sqrt(.25 / 40), 1.96 of them on each side.
+    assert alone["high"] - alone["low"] == pytest.approx(2 * 1.96 * 0.025, rel=0.1)
+    assert together["high"] - together["low"] == pytest.approx(2 * 1.96 * 0.0791, rel=0.1)
+
+
+def test_groups_do_not_depend_on_the_order():
+    results = [result(i, i % 5, group=f"q{i % 7}") for i in range(40)]
+    summary = summarise(results, set_name="gym", step=0, ks=[3], seed=0)
+    assert summarise(results[::-1], set_name="gym", step=0, ks=[3], seed=0) == summary
+
+
 @pytest.mark.parametrize(
     ("results", "ks", "message"),
     [
@@ -129,6 +138,9 @@ def test_summary_without_greedy_and_independent_of_order():
         ([result(0, 1), result(1, 1, num_samples=3)], [1], "p1 has 3 samples and p0 4"),
         ([result(0, 1, greedy=True), result(1, 1)], [1], "only one of p1 and p0 has a greedy completion"),
         ([result(0, 0, num_samples=0)], [], "p0 has 0 samples"),
+        ([result(0, 0), result(0, 1)], [1], "p0 occurs twice"),
+        ([result(0, 4, classes=votes(4)), result(1, 1)], [1], "only one of p1 and p0 has answer classes"),
+        ([result(0, 4, classes=votes(3))], [1], "the answer classes of p0 do not hold its 4 samples"),
     ],
 )
 def test_summary_errors(results, ks, message):
@@ -136,6 +148,11 @@ def test_summary_errors(results, ks, message):
         summarise(results, set_name="gym", step=0, ks=ks, seed=0)
 
 
+def test_g_pass_needs_two_samples():
+    with pytest.raises(ValueError, match=r"g_pass@1 was asked for, .* k must be in \[2, 4\]"):
+        summarise(RESULTS, set_name="gym", step=0, ks=[1], seed=0, g_pass_ks=[1])
+
+
 def test_importing_needs_no_torch():
-    code = "import sys, mm_agrae.evaluate.statistics; sys.exit('torch' in sys.modules)"
+    code = "import sys, mm_agrae.evaluate.statistics, mm_agrae.evaluate.paired; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
