@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from mm_agrae.cli.blind import measure_blind
 from mm_agrae.cli.load import load_samples
 from mm_agrae.cli.load_sets import load_tasks
 from mm_agrae.cli.progress import progress_bar
@@ -63,8 +64,16 @@ def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bo
     return session.run_dir
 
 
-def run_evaluate(recipe: Path, overrides: Sequence[str], out: Path | None, log: Log, *, resume: bool = False) -> RunDir:
-    """Measure config.model on every evaluation set, in a run directory of its own."""
+def run_evaluate(
+    recipe: Path,
+    overrides: Sequence[str],
+    out: Path | None,
+    log: Log,
+    *,
+    resume: bool = False,
+    blind: Mode | None = None,
+) -> RunDir:
+    """Measure config.model on every evaluation set, in a run directory of its own; and blind, where asked for."""
     config = load_config(recipe, overrides)
     tasks = load_tasks(config)
     if not tasks:
@@ -79,6 +88,8 @@ def run_evaluate(recipe: Path, overrides: Sequence[str], out: Path | None, log: 
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows)
         evaluator = replace(_evaluator(config, session, engine, _judge(config, verifier)), resume=resume)
         session.record(_measure_all(evaluator, session.run_dir, tasks, 0, session.log))
+        if blind:
+            measure_blind(evaluator, session.run_dir, tasks, blind, session.log)
         engine.close()
         if session.world.is_main:
             session.log(f"report: {write_report(session.run_dir.path)}")
@@ -111,6 +122,9 @@ def _evaluator(config: RunConfig, session: Session, engine: TransformersEngine, 
 def _measure_all(evaluator: Evaluator, run_dir: RunDir, tasks: Sequence[Task], step: int, log: Log) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for task in tasks:
+        card = task.plan.card
+        if card:
+            log(f"set {task.name}: protocol {card.name} decides prompt, pixels, sampling and scoring, not the recipe")
         with progress_bar(f"measuring {task.name}", len(task.samples), show=evaluator.ranks.is_main) as advance:
             summary = evaluator.measure(task, run_dir.eval_at(step), step=step, advance=advance)
         for line in lines_of(summary):

@@ -33,7 +33,7 @@ def _task(plan: Plan) -> Task:
     departures = plan.departures
     if whole is not None and len(samples) != whole and not plan.source.limit:
         departures = (*departures, f"{len(samples)} problems instead of {whole}")
-    return Task(plan=replace(plan, departures=departures), samples=samples, data=facts, name=plan.name)
+    return Task(plan=replace(plan, departures=departures), samples=samples, data=facts)
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

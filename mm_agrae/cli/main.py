@@ -11,7 +11,7 @@ import typer
 
 from mm_agrae.cli.arguments import Out, Overrides, Recipe, Resume, check, say
 from mm_agrae.cli.data import data_app
-from mm_agrae.cli.evaluate import evaluate
+from mm_agrae.cli.evaluate import eval_diff, evaluate, rescore
 from mm_agrae.cli.lab import lab_app
 from mm_agrae.cli.verify import verify
 from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError
@@ -28,6 +28,8 @@ app.add_typer(model_app, name="model")
 app.add_typer(lab_app, name="lab")
 app.command()(verify)
 app.command(name="eval")(evaluate)
+app.command()(rescore)
+app.command(name="eval-diff")(eval_diff)
 
 
 @app.command()

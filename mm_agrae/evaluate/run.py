@@ -15,7 +15,7 @@ from mm_agrae.engines.base import Engine
 from mm_agrae.errors import CheckpointError, DataError
 from mm_agrae.evaluate.journal import Entry, Journal
 from mm_agrae.evaluate.results import with_classes
-from mm_agrae.evaluate.summary import Measured, Tally
+from mm_agrae.evaluate.summary import Measured, Tally, check_measurable
 from mm_agrae.policy.feed import Feed
 from mm_agrae.records import Prompt, RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Judge, rollout
@@ -50,15 +50,17 @@ class Task:
         plan: How.
         samples: Its problems.
         data: Where they came from, for the summary.
-        name: Name of its files and figures, that of the set unless its pictures were replaced.
-        blind: "grey" or "swap" where the pictures were replaced.
+        blind: "grey" or "swap" where the pictures were replaced; None where they are shown.
     """
 
     plan: Plan
     samples: Sequence[Sample]
     data: dict[str, Any]
-    name: str
     blind: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,8 @@ class Evaluator:
                 f"{task.plan.config.rollout.max_prompt_tokens}, so there is nothing to measure. Raise it, or lower "
                 "images.max_pixels."
             )
-        measured = self._measured(task)
+        measured = self._measured(task, num_refused=len(task.samples) - len(prompts))
+        check_measurable(measured, task.samples, [prompt.sample for prompt in prompts])
         journal = Journal(path=folder / f"{task.name}.partial.jsonl", fingerprint=_fingerprint(prompts, measured, step))
         summary_file = folder / f"{task.name}.json"
         num_done = self.ranks.broadcast(self._begin(journal, summary_file))
@@ -126,8 +129,9 @@ class Evaluator:
             journal.path.unlink()
         return self.ranks.broadcast(summary)
 
-    def _measured(self, task: Task) -> Measured:
+    def _measured(self, task: Task, *, num_refused: int) -> Measured:
         plan, settings = task.plan, task.plan.config.evaluate
+        refused = (f"{num_refused} problems refused for long prompts",) if plan.card and num_refused else ()
         return Measured(
             seed=plan.config.seed,
             profile=plan.config.verifier.profile,
@@ -139,7 +143,7 @@ class Evaluator:
             format_weight=self.judge.format_weight,
             protocol=plan.card.name if plan.card else None,
             protocol_hash=protocol_hash(plan.card) if plan.card else None,
-            departures=plan.departures,
+            departures=(*plan.departures, *refused),
             settings={
                 "prompt": plan.config.prompt.model_dump(mode="json"),
                 "images": plan.config.images.model_dump(mode="json"),

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mm_agrae.errors import DataError
+from mm_agrae.evaluate.aggregate import aggregate_figures
 from mm_agrae.evaluate.results import Record, problem_result, scored
 from mm_agrae.evaluate.statistics import ProblemResult, summarise
-from mm_agrae.metrics.group_scores import Scored, aggregate_named
+from mm_agrae.metrics.group_scores import Scored, aggregate_named, check_complete
+from mm_agrae.metrics.group_scores import tally as tally_groups
+from mm_agrae.records import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +98,8 @@ class Tally:
         """The figures of the set (see statistics.summarise), with "aggregate" and "measured".
 
         Raises:
-            DataError: A category that no problem has was asked for, or a group is not complete.
+            DataError: A group is not complete.
         """
-        _check_categories(self.results, self.measured.categories)
         summary = summarise(
             self.results,
             set_name=name,
@@ -106,7 +108,42 @@ class Tally:
             seed=self.measured.seed,
             g_pass_ks=self.measured.g_pass_ks,
         )
+        if self.measured.aggregate:
+            figures = aggregate_figures(self.measured.aggregate, self.scored, seed=self.measured.seed)
+            summary["aggregate"] = {
+                "name": self.measured.aggregate,
+                "figures": {figure: asdict(i) if i else None for figure, i in figures.items()},
+            }
         return {**summary, "measured": self.measured.to_json()}
+
+
+def check_measurable(measured: Measured, samples: Sequence[Sample], kept: Sequence[Sample]) -> None:
+    """Refuse, before anything is sampled, a set whose summary could not be made.
+
+    Args:
+        measured: What is to be reported.
+        samples: All problems of the set.
+        kept: Those that will be measured; the others were refused.
+
+    Raises:
+        DataError: A category that no problem has was asked for, or a group would not be complete.
+    """
+    for axis in measured.categories:
+        if not any(axis in sample.metadata for sample in kept):
+            raise DataError(
+                f"figures by {axis!r} were asked for, but no problem has metadata of that name; the first has "
+                f"{sorted(kept[0].metadata)}. Convert the data set again with its own processor, or mend the "
+                "categories of the protocol card."
+            )
+    if measured.aggregate:
+        keys = aggregate_named(measured.aggregate).keys
+        # Which problems there are decides whether groups are complete; how they went does not.
+        wrong = [{"verdict": {"status": "wrong"}}]
+        future = [
+            scored({"sample_id": s.id, "group": s.group, "metadata": s.metadata, "rollouts": wrong}, keys) for s in kept
+        ]
+        check_complete(future, {sample.id: sample.group for sample in samples})
+        tally_groups(measured.aggregate, future)
 
 
 def lines_of(summary: dict[str, Any]) -> list[str]:
@@ -118,6 +155,12 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
         f"eval {summary['set']} after step {summary['step']} ({summary['num_problems']} problems{protocol}): "
         + _in_words(shown.items())
     ]
+    if "aggregate" in summary:
+        lines.append(f"  {summary['aggregate']['name']}: {_in_words(summary['aggregate']['figures'].items())}")
+    for axis, rows in summary["by_category"].items():
+        lines += [f"  by {axis}:", *(f"    {_row(value, row)}" for value, row in rows.items())]
+    if summary["refused"]:
+        lines.append(f"  {summary['refused']} problems were refused: their prompts are over the token budget")
     if measured["departures"]:
         lines.append(f"  departs from protocol {measured['protocol']}: {'; '.join(measured['departures'])}")
     return lines
@@ -130,10 +173,6 @@ def _in_words(figures: Iterable[tuple[str, dict[str, float] | None]]) -> str:
     )
 
 
-def _check_categories(results: Sequence[ProblemResult], categories: Sequence[str]) -> None:
-    for axis in categories:
-        if not any(axis in result.categories for result in results):
-            raise DataError(
-                f"figures by {axis!r} were asked for, but no problem has metadata of that name. Convert the data set "
-                "again with its own processor, or mend the categories of the protocol card."
-            )
+def _row(value: str, row: dict[str, Any]) -> str:
+    name = next(iter(figure for figure in row if figure != "num_problems"))
+    return f"{value}: {_in_words([(name, row[name])])} ({row['num_problems']} problems)"
