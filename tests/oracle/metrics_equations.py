@@ -61,3 +61,31 @@ def mcnemar_p(wins, losses):
     observed = abs(wins - losses)
     ways = sum(comb(discordant, i) for i in range(discordant + 1) if abs(2 * i - discordant) >= observed)
     return Fraction(ways, 2**discordant)
+
+
+def dynamath(groups):
+    """groups: {group: {variant: [flag per sample]}} -> average, worst case; each index is a whole run by itself."""
+    runs = len(next(iter(next(iter(groups.values())).values())))
+    averages = [mean(flags[i] for variants in groups.values() for flags in variants.values()) for i in range(runs)]
+    worst = [
+        mean(int(all(flags[i] for flags in variants.values())) for variants in groups.values()) for i in range(runs)
+    ]
+    return mean(averages), mean(worst)
+
+
+def we_math(problems):
+    """problems: [([[flag per sample] per step], [flag per sample])] -> share of each case, strict and loose."""
+    runs = len(problems[0][1])
+    shares = Counter()
+    for steps, whole in problems:
+        for i in range(runs):
+            num_right = sum(step[i] for step in steps)
+            for reading in ("strict", "loose"):
+                if whole[i]:
+                    mastered = num_right == len(steps) if reading == "strict" else num_right > 0
+                    shares[f"{'cm' if mastered else 'rm'}_{reading}"] += Fraction(1, runs * len(problems))
+            if not whole[i]:
+                shares["ig" if num_right == len(steps) else "ik"] += Fraction(1, runs * len(problems))
+    for reading in ("strict", "loose"):
+        shares[f"score_{reading}"] = 1 - shares["ig"] / 2 - shares[f"rm_{reading}"] - shares["ik"]
+    return shares
