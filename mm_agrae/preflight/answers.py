@@ -35,8 +35,8 @@ def check_answers(
         rows: Samples with their places.
         profile: Scoring profile of the set.
         pool: Judges; its deadline bounds what a malformed target can cost.
-        findings: Receives placeholder_target, kind_mismatch, letter_beyond_options, ambiguous_target, duplicate_options and
-            unverified_target. A placeholder and a letter without an option are not judged on top.
+        findings: Receives placeholder_target, kind_mismatch, letter_beyond_options, ambiguous_target,
+            duplicate_options and unverified_target. A placeholder and a letter without an option are not judged on top.
     """
     judged = []
     for place, sample in rows:

@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
     "kind_mismatch": Kind(
         title="Target is not of its kind",
         severity="fault",
-        meaning="A number without a digit, or a yes-no answer that is neither: only the very same words would be right.",
+        meaning="A number without a digit, or a yes-no answer that is neither: only the same words would be right.",
     ),
     "letter_beyond_options": Kind(
         title="Letter without an option",

@@ -204,8 +204,8 @@ def _method() -> Section:
             f"least {LONG_QUESTION} words.",
             f"Pictures: perceptual hashes differ in at most {MAX_SHORT_DISTANCE} of 64 and {MAX_LONG_DISTANCE} of 256 "
             "bits. Resized and recompressed copies are found; crops, mirror images and redrawn figures are not, and "
-            "two charts that differ in a single label may look alike: what is near is for you to judge. A picture of one "
-            f"colour (brightness deviates by less than {MIN_CONTRAST:g} of 255) is like none but the same file.",
+            "two charts that differ in a single label may look alike: what is near is for you to judge. A picture of "
+            f"one colour (brightness deviates by less than {MIN_CONTRAST:g} of 255) is like none but the same file.",
             f"A question that more than {MAX_TEMPLATE} training rows ask is a template and not reported as shared.",
         ),
     )

@@ -6,8 +6,8 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
 from check_sets import chart, jpeg
+from PIL import Image
 
 from mm_agrae.data.images import encode_png
 from mm_agrae.preflight.pictures import (
