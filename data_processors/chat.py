@@ -1,0 +1,47 @@
+"""A user's own set in the layout of TRL: prompt (chat messages), images or image, and the answer.
+
+The answer is in the column answer, solution or ground_truth, in this order; a box or an <answer> tag around it is taken
+off.
+"""
+
+from __future__ import annotations
+
+from data_processors.cells import text_of
+from data_processors.description import Description, Drop, Row
+from data_processors.messages import plain_answer, read_prompt
+from mm_agrae.records import Sample
+
+DESCRIPTION = Description(
+    name="chat",
+    title="Your own: chat messages (TRL)",
+    hub_id="",
+    licence="your own",
+    splits={},
+    uses=("training", "benchmark"),
+    profile="generic",
+    rows="",
+    required=("prompt",),
+    archives=("*.zip",),
+    note="Columns prompt, images or image, and answer, solution or ground_truth.",
+)
+ANSWERS = ("answer", "solution", "ground_truth")
+
+
+def convert(row: Row) -> Sample | Drop:
+    """One row; a system message goes into the metadata, because a recipe names its own."""
+    values = row.values
+    pictures = values["images"] if values.get("images") is not None else values.get("image")
+    asked = read_prompt(values["prompt"], pictures, row)
+    answer = plain_answer(next((text_of(values[name]) for name in ANSWERS if values.get(name) is not None), ""))
+    if isinstance(asked, Drop):
+        return asked
+    if isinstance(answer, Drop):
+        return answer
+    return Sample(
+        id=f"{DESCRIPTION.name}/{row.split}/{row.index}",
+        question=asked.question,
+        target=answer,
+        images=asked.images,
+        source=DESCRIPTION.name,
+        metadata={"system": asked.system} if asked.system else {},
+    )

@@ -1,0 +1,40 @@
+"""A user's own set in the layout of EasyR1: images, problem (with one "<image>" per image) and answer."""
+
+from __future__ import annotations
+
+from data_processors.cells import images_of, one_mark_per_image, text_of
+from data_processors.description import Description, Drop, Row
+from data_processors.messages import plain_answer
+from mm_agrae.records import Sample
+
+DESCRIPTION = Description(
+    name="easyr1",
+    title="Your own: images, problem, answer (EasyR1)",
+    hub_id="",
+    licence="your own",
+    splits={},
+    uses=("training", "benchmark"),
+    profile="generic",
+    rows="",
+    required=("problem", "answer"),
+    archives=("*.zip",),
+    note="Columns problem, answer and, unless all rows are text, images.",
+)
+
+
+def convert(row: Row) -> Sample | Drop:
+    """One row; a box or an <answer> tag around the answer is taken off."""
+    images = images_of(row.values.get("images"), row)
+    question = one_mark_per_image(text_of(row.values["problem"]), len(images))
+    answer = plain_answer(text_of(row.values["answer"]))
+    if question is None:
+        return Drop("number of image marks is not the number of images")
+    if isinstance(answer, Drop):
+        return answer
+    return Sample(
+        id=f"{DESCRIPTION.name}/{row.split}/{row.index}",
+        question=question,
+        target=answer,
+        images=images,
+        source=DESCRIPTION.name,
+    )
