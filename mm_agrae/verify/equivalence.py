@@ -32,7 +32,9 @@ from mm_agrae.verify.units import conversion
 
 NUMERIC_KINDS = frozenset({"integer", "decimal", "fraction", "percent", "quantity"})
 _WORD_KINDS = frozenset({"choice", "choices", "text", "yes_no", "year", "time"})
-_ASSIGNMENT = re.compile(r"([A-Za-z]|\\[a-z]+|\([A-Za-z](?:,[A-Za-z])*\)|[A-Za-z]\([A-Za-z]\))(?:=|\\in(?![a-z]))(.+)")
+_ASSIGNMENT = re.compile(
+    r"([A-Za-z]{1,12}|\\[a-z]+|\([A-Za-z](?:,[A-Za-z])*\)|[A-Za-z]\([A-Za-z]\))(?:=|\\in(?![a-z]))(.+)"
+)
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])")
 _ALTERNATIVE = re.compile(r"\s*[(（](?:or|或)\b(?: fill in)?\s*(.+?)[)）]\s*$", re.IGNORECASE)
 

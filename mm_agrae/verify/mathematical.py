@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from mm_agrae.records import Tolerance
 from mm_agrae.verify.choices import compare_choice, letters_of
 from mm_agrae.verify.equivalence import compare_forms, compare_simply
-from mm_agrae.verify.normalise import MAX_CHARS, flattened, normal_form, read_number
+from mm_agrae.verify.normalise import MAX_CHARS, flattened, normal_form, read_number, repaired
 from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
 from mm_agrae.verify.profiles import profile_named
 from mm_agrae.verify.question import Question
@@ -21,6 +21,9 @@ _BRACKETED_LETTER = re.compile(r"\(([A-Za-z])\)")
 _FLOAT = re.compile(r"\s*[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*")
 _DYNAMATH_MARGIN = 0.001
 _MATHVISION_DECIMALS = 2
+_HALF_HUNDREDTH = Tolerance(kind="absolute", value=0.005)
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_VARIABLE = re.compile(r"[A-Za-z=<>,]")
 
 
 def compare_mathvista(answer: str, question: Question) -> Outcome:
@@ -30,7 +33,8 @@ def compare_mathvista(answer: str, question: Question) -> Outcome:
     is cut, not rounded: 7.9 is 7. A decimal is rounded to as many places as the tolerance says, a list is compared as
     it is written, spaces included.     calculate_score of MathVista, arXiv:2310.02255
 
-    Departures: an empty answer, and one more than twice as long as all options, names no option.
+    Departures: an empty answer, a letter that no option has, and an answer more than twice as long as all options name
+    no option.
     """
     if question.answer_kind == "choice":
         return _compare_nearest_option(answer, question)
@@ -70,8 +74,10 @@ def compare_mathvision(answer: str, question: Question) -> Outcome | Comparison:
     numbers = [_rounded_parts(side, question.profile) for side in (shown, target)]
     if numbers[0] is not None and numbers[1] is not None:
         return Outcome(equal=numbers[0] == numbers[1], rule="two_decimals")
-    tolerance = Tolerance(kind="absolute", value=0.005)
-    return compare_simply(shown, target, "math", tolerance=tolerance, profile=profile_named(question.profile))
+    found = compare_simply(shown, target, "math", tolerance=_HALF_HUNDREDTH, profile=profile_named(question.profile))
+    if isinstance(found, Comparison) and not _VARIABLE.search(_COMMAND.sub(" ", found.answer + " " + found.target)):
+        return replace(found, tolerance=_HALF_HUNDREDTH.value)
+    return found
 
 
 def compare_mathverse(answer: str, question: Question) -> Outcome | Comparison:
@@ -129,11 +135,12 @@ def _compare_nearest_option(answer: str, question: Question) -> Outcome:
     options, target = question.options, question.target
     if not options:
         return Outcome(equal=flattened(answer).strip("() .") == flattened(target).strip("() ."), rule="same_text")
-    wanted = _option_text(target, options) if target not in options else target
+    wanted = target if target in options else _option_text(target, options)
     letter = _BRACKETED_LETTER.search(answer)
     shown = letter[1].upper() if letter else flattened(answer).strip()
-    if re.fullmatch(r"[A-Z]\.?", shown) and ord(shown[0]) - ord("A") < len(options) and answer not in options:
-        return Outcome(equal=options[ord(shown[0]) - ord("A")] == wanted, rule="option_letter")
+    if re.fullmatch(r"[A-Za-z]\.?", shown) and answer.strip() not in options:
+        chosen = _option_text(shown, options)
+        return Outcome(equal=chosen is not None and chosen == wanted, rule="option_letter")
     if not shown or len(shown) > 2 * sum(map(len, options)) + 10:
         return Outcome(equal=False, rule="no_option")
     nearest = min(options, key=lambda option: Levenshtein.distance(shown, option))
@@ -158,7 +165,7 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def _after_equals(text: str) -> str:
-    return re.split(r"=|\\approx(?![a-z])", text)[-1].strip().rstrip(".").strip()
+    return re.split(r"=|\\approx(?![a-z])", repaired(text))[-1].strip().rstrip(".").strip()
 
 
 def _rounded_parts(text: str, profile: str) -> tuple[float, ...] | None:

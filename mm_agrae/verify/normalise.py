@@ -44,7 +44,7 @@ _TRAILING_UNIT = re.compile(
     rf"(?P<value>.*[\d}})\]]|.*\\pi)\s*(?:\\?(?P<percent>%)|(?P<degree>\^\{{?\\circ\}}?|\\degree)(?P<scale>\s*[TCF])?"
     rf"|{_TEXT}\{{(?P<marked>[^{{}}]*)\}}"
     r"|(?P<word>(?:square |sq\.? ?|cubic |平方|立方)?(?:[A-Za-zΩ]+|[一-龥]+)(?:\s?/\s?[A-Za-z]+| per [a-z]+)?))"
-    r"(?P<power>\^\{?[23]\}?)?"
+    r"(?P<power>\s*\^\{?[23]\}?)?"
 )
 _FUNCTION = re.compile(
     r"(?<![A-Za-z\\])(?:np\.|math\.)?(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])"
@@ -93,10 +93,7 @@ def normal_form(raw: str, *, numeric: bool = False, profile: Profile = GENERIC) 
 
 def unwrapped(raw: str) -> str:
     """The answer without what is only packing: tags, boxes, dollars, bold marks, outer text command, full stop."""
-    text = raw
-    for eaten, command in _EATEN.items():
-        text = text.replace(eaten, command)
-    text = text.strip()
+    text = repaired(raw).strip()
     while True:
         before = text
         text = re.sub(r"^<answer>(.*)</answer>$", r"\1", text, flags=re.DOTALL | re.IGNORECASE)
@@ -108,6 +105,13 @@ def unwrapped(raw: str) -> str:
         text = re.sub(r"(?<!\\)[.。]$", "", text).strip()
         if text == before:
             return text
+
+
+def repaired(raw: str) -> str:
+    """The text with its eaten commands restored; before anything strips it, because a form feed is white space."""
+    for eaten, command in _EATEN.items():
+        raw = raw.replace(eaten, command)
+    return raw
 
 
 def words(raw: str) -> str:
@@ -210,7 +214,7 @@ def _split_unit(text: str, *, numeric: bool, chinese: bool) -> tuple[str, str | 
     if match is None:
         return text, None
     value = match["value"]
-    power = (match["power"] or "").strip("^{}")
+    power = (match["power"] or "").strip(" ^{}")
     if match["percent"]:
         return value, "%"
     if match["degree"]:

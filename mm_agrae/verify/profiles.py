@@ -76,7 +76,7 @@ PROFILES: Mapping[str, Profile] = {
         sources=(*_MARKED, "alone", "whole"), comparator="mathvision", units="strip", percent="ignored",
         unclosed_box=True, unordered_lists=False,
     ),
-    "mathverse": Profile(comparator="mathverse"),
+    "mathverse": Profile(sources=(*_MARKED, "alone", "whole"), comparator="mathverse"),
     "dynamath": Profile(sources=("json", *_MARKED, "alone"), comparator="dynamath"),
     "wemath": Profile(sources=("box_or_tag", "after_answer", "whole"), comparator="wemath"),
     # Reasoning and knowledge.
