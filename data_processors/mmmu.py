@@ -5,7 +5,7 @@ One configuration per subject, each with the splits dev, validation and test (an
 inside), explanation, image_1 ... image_7 (mostly null), img_type, answer, topic_difficulty, question_type
 (multiple-choice, open), subfield. Pictures are shown in the order in which the question and its options name them; one
 named again is not shown again. Options go up to the letter I, and one row has a single option. Three open questions
-have several accepted answers, written as a list: the first is the target, the others are in the metadata.
+have several accepted answers, written as the literal of a list, which the rule of MMMU reads: any of them will do.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ def axes(row: Row, subject: str) -> dict[str, str]:
 
 def _open_sample(row: Row, subject: str) -> Sample | Drop:
     raw = text_of(row.values["answer"])
-    accepted = literal_list(raw) or [raw]
-    if accepted[0] in ("", "?"):
+    if raw in ("", "?"):
         return Drop("answer is withheld")
     placed = place_images(text_of(row.values["question"]), row)
     if isinstance(placed, Drop):
@@ -116,11 +115,11 @@ def _open_sample(row: Row, subject: str) -> Sample | Drop:
     return Sample(
         id=f"{DESCRIPTION.name}/{row.split}/{text_of(row.values['id'])}",
         question=question,
-        target=accepted[0],
+        target=raw,
         answer_kind="text",
         images=images,
         family=subject,
         difficulty=DIFFICULTIES.get(text_of(row.values.get("topic_difficulty"))),
         source=DESCRIPTION.name,
-        metadata={**axes(row, subject), **({"accepted": accepted} if len(accepted) > 1 else {})},
+        metadata=axes(row, subject),
     )

@@ -15,7 +15,7 @@ BENCHMARKS = [name for name in FIXTURES if "benchmark" in PROCESSORS[name].descr
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_boxed_target_is_correct(name: str, tmp_path: Path) -> None:
+def test_a_boxed_target_is_correct_and_another_answer_or_none_is_not(name: str, tmp_path: Path) -> None:
     processor, fixture = PROCESSORS[name], FIXTURES[name]
     fixture.draw(tmp_path)
     splits = list(fixture.expected.samples)
@@ -23,5 +23,8 @@ def test_a_boxed_target_is_correct(name: str, tmp_path: Path) -> None:
     for split in splits:
         for sample in read_samples(processor, source, split, Counter()):
             question = Question.of(sample, profile=processor.description.profile)
-            verdict = verify(f"So the answer is \\boxed{{{sample.target}}}.", question)
-            assert verdict.correct, f"{sample.id}: {sample.target!r} is {verdict}"
+            right = verify(f"So the answer is \\boxed{{{sample.target}}}.", question)
+            assert right.correct, f"{sample.id}: {sample.target!r} is {right}"
+            for text in ("So the answer is \\boxed{86420}.", "\\boxed{}", ""):
+                wrong = verify(text, question)
+                assert not wrong.correct, f"{sample.id}: {text!r} is {wrong}"
