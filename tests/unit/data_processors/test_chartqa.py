@@ -30,6 +30,8 @@ def test_fields() -> None:
     assert (sample.id, sample.question, sample.target) == ("chartqa/test/0", "<image>What is b?", "2")
     assert (sample.answer_kind, sample.tolerance, sample.family) == ("decimal", RELAXED, "human")
     assert convert_one("chartqa", VALUES | {"human_or_machine": 1}).family == "augmented"
+    year = convert_one("chartqa", VALUES | {"query": "Which year?", "label": ["2010"]})
+    assert (year.answer_kind, year.tolerance) == ("year", None)
 
 
 @pytest.mark.parametrize(
