@@ -30,7 +30,6 @@ DESCRIPTION = Description(
     profile="dynamath",
     rows="10 variants of 501",
     required=("id", "question", "image", "ground_truth", "answer_type", "subject"),
-    archives=("*.zip",),
     note="Worst-case accuracy needs all ten variants: the split test.",
 )
 DIFFERENCE = 0.001

@@ -9,6 +9,7 @@ One answer is the digit of a numbered choice. Row v1_382 has neither question no
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from data_processors.cells import MISSING_IMAGE, image_of, literal_list, text_of
 from data_processors.description import Description, Drop, Part, Row
@@ -40,7 +41,7 @@ def convert(row: Row) -> Sample | Drop:
     target, kind = read_answer(raw)
     if not target:
         return Drop("answer is neither letters nor a digit")
-    skills = literal_list(values["skill"]) or [text_of(values["skill"])]
+    skills, capabilities = (_names(values.get(name)) for name in ("skill", "broad_capability"))
     return Sample(
         id=f"{DESCRIPTION.name}/{row.split}/{text_of(values.get('id') or values.get('key')) or row.index}",
         question=IMAGE_MARK + question,
@@ -52,7 +53,7 @@ def convert(row: Row) -> Sample | Drop:
         metadata={
             "skill": skills[0],
             "skills": skills,
-            "capability": text_of(values.get("broad_capability")),
+            "capabilities": capabilities,
             **({"answer_raw": raw} if raw != target else {}),
         },
     )
@@ -66,6 +67,11 @@ def read_answer(raw: str) -> tuple[str, AnswerKind]:
         return "", "text"
     letters = sorted(set(re.findall(r"[A-Z]", raw.upper())))
     return ",".join(letters), "choice" if len(letters) == 1 else "choices"
+
+
+def _names(cell: Any) -> list[str]:
+    """Names given as a list, as the literal of one, or as one text."""
+    return literal_list(cell) or [text_of(cell)]
 
 
 def _image(row: Row) -> bytes | None:

@@ -30,7 +30,6 @@ DESCRIPTION = Description(
     profile="mathverse",
     rows="testmini 3,940 = 788 x 5 versions, testmini_text_only 788",
     required=("sample_index", "problem_version", "question", "image", "answer", "question_type"),
-    archives=("images.zip",),
     note="The score is over the five versions; the text-only split is an ablation and no part of it.",
 )
 SHOWN = "Answer the question that the image shows."
@@ -54,7 +53,9 @@ def convert(row: Row) -> Sample | Drop:
     is_choice = text_of(values["question_type"]) == "multi-choice"
     target, kind = choice_target(_degrees(raw), options) if is_choice else (_degrees(raw), "math")
     if kind == "choice" and options and target not in LETTERS[: len(options)]:
-        return Drop("answer is none of the choices")
+        if not re.search(rf"{target}\s*[:.]", listed):
+            return Drop("answer is none of the choices")
+        options = ()
     mark, about = (IMAGE_MARK if has_image else ""), _record(values.get("metadata"))
     query = text_of(values.get("query_wo"))
     return Sample(

@@ -26,7 +26,6 @@ DESCRIPTION = Description(
     profile="mathvision",
     rows="test 3,040, testmini 304 (part of test)",
     required=("id", "question", "options", "image", "answer", "level", "subject"),
-    archives=("images.zip",),
 )
 _NAME = re.compile(r"<image(\d+)>")
 

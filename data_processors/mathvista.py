@@ -25,7 +25,6 @@ DESCRIPTION = Description(
     profile="mathvista",
     rows="testmini 1,000, test 5,141 (answers withheld)",
     required=("pid", "question", "image", "choices", "answer", "question_type", "answer_type"),
-    archives=("images.zip",),
     note="Its licence allows testing only: it may not be trained on.",
 )
 KINDS: dict[str, AnswerKind] = {"integer": "integer", "float": "decimal", "list": "list", "text": "text"}

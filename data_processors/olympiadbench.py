@@ -75,7 +75,8 @@ def convert(row: Row) -> Sample | Drop:
         id=f"{DESCRIPTION.name}/{row.split}/{text_of(values.get('id')) or row.index}",
         question=marked,
         target=target,
-        answer_kind="list" if values.get("is_multiple_answer") and answer_type == "Numerical" else KINDS[answer_type],
+        # Several answers count in any order, which the kinds of one answer do not say.
+        answer_kind="math" if values.get("is_multiple_answer") else KINDS[answer_type],
         images=shown,
         tolerance=tolerance,
         family=text_of(values.get("subfield")),

@@ -19,6 +19,7 @@ def test_answers_and_ids(tmp_path: Path) -> None:
         ("v1_22", "B", "choice"),
     ]
     assert [sample.family for sample in samples] == ["inductive", *["numerical"] * 3, "spatial"]
+    assert samples[0].metadata["capabilities"] == ["diagram"]
 
 
 def test_the_mirror_holds_the_picture_itself() -> None:

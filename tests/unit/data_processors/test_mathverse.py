@@ -6,7 +6,7 @@ import pytest
 
 from data_processors.mathverse import SHOWN, choice_target
 from mm_agrae.records import IMAGE_MARK, AnswerKind
-from tests.unit.data_processors.drawn import convert_one, drawn_samples
+from tests.unit.data_processors.drawn import convert_one, drawn_samples, drop_reason
 
 CHOICES = ("$320^\\circ T$", "$040^\\circ T$", "True", "False")
 
@@ -59,6 +59,21 @@ def test_odd_answers(tmp_path: Path) -> None:
 )
 def test_answers_of_choices(answer: str, target: str, kind: AnswerKind) -> None:
     assert choice_target(answer, CHOICES) == (target, kind)
+
+
+def test_a_letter_beyond_the_choices_that_could_be_read_is_kept() -> None:
+    # The choices of this row do not follow each other, so only A and B are read.
+    row = {
+        "sample_index": "1",
+        "problem_version": "Text Lite",
+        "question": "q\nChoices:\nA:1\nB:2\nD:3",
+        "image": b"x",
+        "answer": "D",
+        "question_type": "multi-choice",
+    }
+    sample = convert_one("mathverse", row, split="testmini")
+    assert (sample.target, sample.options) == ("D", ())
+    assert drop_reason("mathverse", {**row, "answer": "F"}, split="testmini") == "answer is none of the choices"
 
 
 def test_metadata_may_be_the_text_of_a_dictionary() -> None:

@@ -7,6 +7,7 @@ import pytest
 from data_processors import minerva, olympiadbench
 from data_processors.aime24 import problem_of
 from mm_agrae.records import IMAGE_MARK, Tolerance
+from mm_agrae.verify import Question, verify
 from tests.unit.data_processors.drawn import convert_one, drawn_samples, drop_reason
 
 
@@ -62,12 +63,14 @@ def test_olympiadbench_kinds_and_tolerance(tmp_path: Path) -> None:
     assert [(sample.target, sample.answer_kind) for sample in samples] == [
         ("1", "math"),
         ("1.4", "math"),
-        ("2,3", "list"),
+        ("2,3", "math"),
         ("a^{2}+2 a+1", "expression"),
         ("(2,1)", "tuple"),
         ("(-2,2)", "interval"),
     ]
     assert [sample.tolerance for sample in samples[:2]] == [None, Tolerance(kind="absolute", value=0.1)]
+    several = Question.of(samples[2], profile=olympiadbench.DESCRIPTION.profile)
+    assert verify("\\boxed{3,2}", several).correct
 
 
 def test_olympiadbench_places_its_pictures(tmp_path: Path) -> None:
