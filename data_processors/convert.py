@@ -132,9 +132,10 @@ class _Parts:
 
 
 def _convert_parts(processor: Processor, jobs: Iterator[Job], workers: int, on_rows: Callable[[int], None]) -> None:
+    limit = IN_FLIGHT * workers
     # A handful of pieces is done before the workers have started.
-    first = list(islice(jobs, workers))
-    if workers == 1 or len(first) < workers:
+    first = list(islice(jobs, limit)) if workers > 1 else []
+    if len(first) < limit:
         for rows, file in chain(first, jobs):
             on_rows(write_part(processor, rows, file))
         return
@@ -142,7 +143,7 @@ def _convert_parts(processor: Processor, jobs: Iterator[Job], workers: int, on_r
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as executor:
         try:
-            for count in in_flight(executor, processor, chain(first, jobs), limit=IN_FLIGHT * workers):
+            for count in in_flight(executor, processor, chain(first, jobs), limit=limit):
                 on_rows(count)
         except BrokenProcessPool as error:
             raise EngineError(
