@@ -46,6 +46,7 @@ _LEADING_WORD = re.compile(r"\W{0,4}(yes|no|true|false|是|否|不是|对|错)(?
 _UNIT_BESIDE = re.compile(r"\s?(%|°|(?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-z]{1,12})?(?:\^?[23])?)")
 _LINE_ENDS = re.compile(r"[\s.,;!?]*$")
 _SPACED_BOX = re.compile(r"\\boxed\s+([^\s{}$\\.,;]+)")
+_OPENED_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HASHES = re.compile(r"####\s{0,20}([-−]?[$\d.,]*\d)")
 _ANSWER_LINE = re.compile(r"answer\s{0,9}[:：]\s{0,9}([^\n]+)", re.IGNORECASE)
 _SHORT_ANSWER = re.compile(
@@ -261,8 +262,8 @@ def _alone(search: _Search) -> _Place | None:
         return _Place(*word.span(1), "leading_word") if word else None
     start, end = _last_line(text)
     line = text[start:end]
-    if len(line) > _PHRASE_REACH:
-        return None
+    if len(line) > _PHRASE_REACH or _OPENED_BOX.search(line):
+        return None  # a box that never closes was cut off, and half an answer is none
     is_whole = not text[:start].strip()
     is_short = kind == "text" or not re.search(r"[^\W\d_]{2}", _LATEX_COMMAND.sub(" ", line))
     if is_whole and (is_short or (kind == "choices" and re.fullmatch(r"[A-Z]{2,8}", line))):

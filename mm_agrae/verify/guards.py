@@ -15,7 +15,7 @@ MAX_FACTORIAL = 100
 MAX_DIGITS = 60
 MAX_TERMS = 60
 
-_WORD = re.compile(r"[A-Za-z]{4,}")
+_WORD = re.compile(r"[A-Za-z]{4,}|[\u4e00-\u9fff]")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _OPERATORS = re.compile(
     r"\\(?:i*int|sum|prod|lim|binom|dbinom|tbinom|frac\{d\}|oint|gcd|lcm|begin\{cases\})(?![A-Za-z])"
