@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mm_agrae.config.schema import ImageConfig, PromptConfig
-from mm_agrae.policy.load import Policy
-from mm_agrae.policy.render import count_text_and_visual
 from mm_agrae.prompts import make_prompt
 from mm_agrae.records import Sample
+
+if TYPE_CHECKING:
+    from mm_agrae.policy.load import Policy
 
 MAX_BINS = 24
 
@@ -31,6 +32,9 @@ class Budget:
             DataError: The prompt cannot be rendered.
             ConfigError: The sample has images and the model takes none.
         """
+        # Imported here because it brings torch, which a check without a model does not need.
+        from mm_agrae.policy.render import count_text_and_visual
+
         prompt = make_prompt(sample, system=self.prompt.system, instruction=self.prompt.instruction)
         return count_text_and_visual(self.policy, prompt, self.images)
 
