@@ -21,6 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from data_processors.conversion import REPEATED_ID, REPEATED_ROW, Repeats, is_re
 from data_processors.description import Processor, Row
 from data_processors.parts import Run, is_whole, joined, read_notes, read_part, write_part
 from data_processors.sources import Source
+from mm_agrae.data.columns import arrow_schema
 from mm_agrae.data.dataset import ROW_GROUP, refuse_taken, write_dataset
 from mm_agrae.data.manifest import FORMAT_VERSION, Manifest, Origin
 from mm_agrae.errors import DataError, EngineError
@@ -40,6 +42,7 @@ IN_FLIGHT = 2
 DROPS_NAME = "drops.jsonl"
 
 Job = tuple[tuple[Row, ...], Path]
+Work = Callable[[tuple[Row, ...], Path], int]
 
 
 def convert(
@@ -76,7 +79,8 @@ def convert(
     unfinished = out.parent / f".{out.name}.{_fingerprint(processor, source, hashes)}.conversion"
     with _locked(unfinished, out):
         parts = _Parts(unfinished / "parts")
-        _convert_parts(processor, parts.missing(processor, source), workers or num_cores(), on_rows or (lambda _: None))
+        work = partial(write_part, processor, arrow_schema())
+        _convert_parts(work, parts.missing(processor, source), workers or num_cores(), on_rows or (lambda _: None))
         manifest = _merge(processor, source, hashes, parts, unfinished / "whole")
         (unfinished / "whole").rename(out)
         shutil.rmtree(unfinished)
@@ -131,19 +135,19 @@ class _Parts:
                 yield row
 
 
-def _convert_parts(processor: Processor, jobs: Iterator[Job], workers: int, on_rows: Callable[[int], None]) -> None:
+def _convert_parts(work: Work, jobs: Iterator[Job], workers: int, on_rows: Callable[[int], None]) -> None:
     limit = IN_FLIGHT * workers
     # A handful of pieces is done before the workers have started.
     first = list(islice(jobs, limit)) if workers > 1 else []
     if len(first) < limit:
         for rows, file in chain(first, jobs):
-            on_rows(write_part(processor, rows, file))
+            on_rows(work(rows, file))
         return
     # Forking a process that holds threads (a progress bar, torch) can deadlock, so workers start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as executor:
         try:
-            for count in in_flight(executor, processor, chain(first, jobs), limit=limit):
+            for count in in_flight(executor, work, chain(first, jobs), limit=limit):
                 on_rows(count)
         except BrokenProcessPool as error:
             raise EngineError(
@@ -154,15 +158,15 @@ def _convert_parts(processor: Processor, jobs: Iterator[Job], workers: int, on_r
             executor.shutdown(cancel_futures=True)
 
 
-def in_flight(executor: Executor, processor: Processor, jobs: Iterator[Job], *, limit: int) -> Iterator[int]:
-    """Have parts written, at most `limit` at a time; the next job is read when one is done.
+def in_flight(executor: Executor, work: Work, jobs: Iterator[Job], *, limit: int) -> Iterator[int]:
+    """Have parts written, at most `limit` at a time; the next rows are read when a part is done.
 
     Returns:
         The number of rows of each part, as parts are done.
     """
     waiting: set[Future[int]] = set()
     for rows, file in jobs:
-        waiting.add(executor.submit(write_part, processor, rows, file))
+        waiting.add(executor.submit(work, rows, file))
         if len(waiting) == limit:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from data_processors.conversion import convert_row
 from data_processors.description import Drop, Processor, Row
-from mm_agrae.data.columns import arrow_schema, from_row, to_row
+from mm_agrae.data.columns import from_row, to_row
 from mm_agrae.records import Sample
 
 _ROWS, _DROPS = b"rows", b"drops"
@@ -52,8 +52,11 @@ class PartNotes:
     drops: tuple[Run, ...]
 
 
-def write_part(processor: Processor, rows: Sequence[Row], file: Path) -> int:
-    """Convert rows into a part, and return their number."""
+def write_part(processor: Processor, schema: pa.Schema, rows: Sequence[Row], file: Path) -> int:
+    """Convert rows into a part, and return their number.
+
+    The schema is that of a canonical data set; making it takes seconds, which a worker should not pay.
+    """
     samples: list[Sample] = []
     places: list[int] = []
     drops: list[Run] = []
@@ -68,7 +71,6 @@ def write_part(processor: Processor, rows: Sequence[Row], file: Path) -> int:
         _ROWS: json.dumps(places).encode(),
         _DROPS: json.dumps([[run.first, run.last, run.reason] for run in drops]).encode(),
     }
-    schema = arrow_schema()
     schema = schema.with_metadata({**schema.metadata, **notes})
     unfinished = file.with_suffix(".unfinished")
     pq.write_table(pa.Table.from_pylist([to_row(sample) for sample in samples], schema=schema), unfinished)

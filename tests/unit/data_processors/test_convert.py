@@ -170,19 +170,23 @@ class Counting(Executor):
         self.waiting += 1
         self.most = max(self.most, self.waiting)
         future: Future[Any] = Future()
-        future.set_result(len(arguments[1]))
+        future.set_result(function(*arguments, **named))
         return future
 
 
 def test_only_so_many_rows_are_in_memory() -> None:
-    executor, read = Counting(), []
+    executor = Counting()
+    read: list[int] = []
+
+    def count(rows: tuple[Row, ...], file: Path) -> int:
+        return len(rows)
 
     def jobs() -> Iterator[tuple[tuple[Row, ...], Path]]:
         for number in range(20):
             read.append(number)
             yield (), Path(str(number))
 
-    for done, _ in enumerate(in_flight(executor, MATH, jobs(), limit=4), start=1):
+    for done, _ in enumerate(in_flight(executor, count, jobs(), limit=4), start=1):
         executor.waiting -= 1
         assert len(read) - done <= 4
     assert (executor.most, len(read)) == (4, 20)
