@@ -62,7 +62,7 @@ def test_answer_keys_that_no_completion_can_match(tmp_path: Path) -> None:
     assert ids(report, "placeholder_target") == [("none", ()), ("blank", ())]
     assert ids(report, "unverified_target") == [("unclosed", ()), ("boxed", ()), ("brace", ())]
     notes = [found.note for found in report.findings.of("unverified_target")]
-    assert notes[0] == f"target {rows[2].target!r}, kind math: \\boxed{{...}} around it does not close where it should"
+    assert notes[1] == f"target {rows[3].target!r}, kind math: \\boxed{{...}} around it does not close where it should"
     assert notes[2] == "target '} 5', kind math: unparsed by rule no_answer"
     assert ids(report, "kind_mismatch") == [("words", ()), ("perhaps", ())]
     assert sum(report.findings.counts.values()) == 7
