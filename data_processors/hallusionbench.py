@@ -5,9 +5,9 @@ Columns, all text: category (VD depends on the picture, VS is supplemented by it
 gt_answer_details, filename (null without a picture), and on the hub image. Rows of VS with figure 0 have no picture and
 are asked in text alone.
 
-The keys of the figure and question scores (category, subcategory, set_id, figure_id, question_id, visual_input) stand
-in the metadata as they are; figure and question numbers start anew in every set, and group is the set. The judge of the
-paper also accepts an answer that it cannot be known where there is no picture; the rule here does not.
+Figures and questions are scored too: "figure" and "question" of the metadata name them with their category, subcategory
+and set, as numbers start anew in every set; the set itself is the group. The judge of the paper also accepts an answer
+that it cannot be known where there is no picture; the rule here does not.
 """
 
 from __future__ import annotations
@@ -44,16 +44,22 @@ def convert(row: Row) -> Sample | Drop:
         return Drop("answer is neither 0 nor 1")
     if has_image and image is None:
         return Drop("no image")
-    keys = {name: text_of(values[name]) for name in KEYS}
-    group = "/".join(keys[name] for name in KEYS[:3])
+    category, subcategory, number, figure, question, visual_input = (text_of(values[name]) for name in KEYS)
+    group = f"{category}/{subcategory}/{number}"
     return Sample(
-        id=f"{DESCRIPTION.name}/{row.split}/{group}/{keys['figure_id']}/{keys['question_id']}",
+        id=f"{DESCRIPTION.name}/{row.split}/{group}/{figure}/{question}",
         question=(IMAGE_MARK if has_image else "") + text_of(values["question"]),
         target=target,
         answer_kind="yes_no",
         images=() if image is None else (image,),
         group=group,
-        family=keys["subcategory"],
+        family=subcategory,
         source=DESCRIPTION.name,
-        metadata=keys,
+        metadata={
+            "category": category,
+            "subcategory": subcategory,
+            "visual_input": visual_input,
+            "figure": f"{group}/{figure}",
+            "question": f"{group}/{question}",
+        },
     )

@@ -22,13 +22,22 @@ from data_processors.cells import (
 from data_processors.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
-SUBJECTS = (
-    *("Accounting", "Agriculture", "Architecture_and_Engineering", "Art", "Art_Theory", "Basic_Medical_Science"),
-    *("Biology", "Chemistry", "Clinical_Medicine", "Computer_Science", "Design", "Diagnostics_and_Laboratory_Medicine"),
-    *("Economics", "Electronics", "Energy_and_Power", "Finance", "Geography", "History", "Literature", "Manage"),
-    *("Marketing", "Materials", "Math", "Mechanical_Engineering", "Music", "Pharmacy", "Physics", "Psychology"),
-    *("Public_Health", "Sociology"),
-)
+DISCIPLINES = {
+    "Art and Design": ("Art", "Art_Theory", "Design", "Music"),
+    "Business": ("Accounting", "Economics", "Finance", "Manage", "Marketing"),
+    "Science": ("Biology", "Chemistry", "Geography", "Math", "Physics"),
+    "Health and Medicine": (
+        *("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy"),
+        "Public_Health",
+    ),
+    "Humanities and Social Science": ("History", "Literature", "Psychology", "Sociology"),
+    "Technology and Engineering": (
+        *("Agriculture", "Architecture_and_Engineering", "Computer_Science", "Electronics", "Energy_and_Power"),
+        *("Materials", "Mechanical_Engineering"),
+    ),
+}
+DISCIPLINE_OF = {subject: discipline for discipline, subjects in DISCIPLINES.items() for subject in subjects}
+SUBJECTS = tuple(sorted(DISCIPLINE_OF))
 DESCRIPTION = Description(
     name="mmmu",
     title="MMMU",
@@ -99,9 +108,11 @@ def subject_of(row_id: str) -> str:
 
 
 def axes(row: Row, subject: str) -> dict[str, str]:
-    """What results are broken down by."""
+    """What results are broken down by, and scored by: the discipline of the subject."""
     found = {name: text_of(row.values.get(name)) for name in ("subfield", "topic_difficulty", "question_type")}
-    return {"subject": subject} | {name: text for name, text in found.items() if text}
+    return {"subject": subject, "discipline": DISCIPLINE_OF.get(subject, "")} | {
+        name: text for name, text in found.items() if text
+    }
 
 
 def _open_sample(row: Row, subject: str) -> Sample | Drop:

@@ -26,8 +26,14 @@ def test_only_rows_of_visual_input_0_lack_a_picture(tmp_path: Path) -> None:
 def test_figures_and_questions_of_a_set_can_be_told_apart(tmp_path: Path) -> None:
     samples = drawn_samples("hallusionbench", "test", tmp_path)
     assert Counter(sample.group for sample in samples) == {"VD/illusion/0": 4, "VS/chart/0": 6}
-    places = {(sample.group, sample.metadata["figure_id"], sample.metadata["question_id"]) for sample in samples}
-    assert len(places) == len(samples)
+    assert len({sample.metadata["figure"] for sample in samples}) == 5
+    assert Counter(sample.metadata["question"] for sample in samples) == {
+        "VD/illusion/0/0": 2,
+        "VD/illusion/0/1": 2,
+        "VS/chart/0/0": 3,
+        "VS/chart/0/1": 3,
+    }
+    assert samples[0].metadata["figure"] == "VD/illusion/0/0"
     assert samples[0].metadata["category"] == "VD"
 
 

@@ -45,6 +45,7 @@ def test_open_questions_and_single_options(tmp_path: Path) -> None:
 def test_what_results_are_broken_down_by(tmp_path: Path) -> None:
     samples = drawn_samples("mmmu", "validation", tmp_path)
     assert {sample.metadata["subject"] for sample in samples} == set(SUBJECTS)
+    assert samples[0].metadata["discipline"] == "Business"
     assert samples[0].difficulty == 1
     assert samples[0].metadata["subfield"] == "Geometry"
 
