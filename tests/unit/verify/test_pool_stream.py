@@ -149,19 +149,19 @@ def test_the_parent_of_the_workers_may_die():
         wait_until_gone(worker.pid)
 
 
-def test_workers_in_the_middle_of_work_end_with_a_process_that_is_killed(tmp_path):
+def test_workers_that_are_deaf_end_with_a_process_that_is_killed(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(
         "from mm_agrae.verify import Question, VerifierPool\n"
-        "pool = VerifierPool(num_workers=1, timeout_s=600.0)\n"
-        f"stream = pool.verify_stream([({RIGHT!r}, Question(target={ROOT.target!r})),\n"
-        f"    ({ENDLESS!r}, Question(target={ENDLESS_QUESTION.target!r}))] * 2, num_in_flight=2)\n"
-        "next(stream)\n"
+        "pool = VerifierPool(num_workers=1)\n"
+        f"pool.verify_all([{RIGHT!r}], [Question(target={ROOT.target!r})])\n"
         "print(pool._staff.workers[0].pid, flush=True)\n"
-        "next(stream)\n"
+        "input()\n"
     )
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as job:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, str(script)], **pipes, text=True, cwd=tmp_path) as job:
         pid = int(job.stdout.readline())
         assert is_running(pid)
+        os.kill(pid, signal.SIGSTOP)  # it will not see that its socket has closed
         job.kill()
     wait_until_gone(pid)
