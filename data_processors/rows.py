@@ -64,8 +64,8 @@ def num_rows(path: Path) -> int | None:
 
 
 def _parquet_rows(path: Path) -> Iterator[RawRow]:
-    # A buffer keeps pyarrow from loading whole row groups, which hold a thousand pictures in published files.
-    with pq.ParquetFile(path, buffer_size=READ_CHARS) as file:
+    # By default pyarrow keeps every row group that it has read: the whole file, at the end.
+    with pq.ParquetFile(path, buffer_size=READ_CHARS, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
             yield from batch.to_pylist()
 

@@ -1,12 +1,15 @@
 """Files of a data set found and read: by their names, by the data card, in every format, from the hub."""
 
 import json
+import random
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_processors import PROCESSORS, processor_named
@@ -111,6 +114,14 @@ def test_rows_of_every_format(tmp_path: Path, name: str) -> None:
 def test_a_json_array_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
     rows = [{"q": '"],[{' * 50_000, "n": index} for index in range(3 * READ_CHARS // 250_000)]
     assert list(read_rows(written(tmp_path / "a.json", rows))) == rows
+
+
+def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path) -> None:
+    rows = [{"q": random.Random(index).randbytes(50_000)} for index in range(160)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=16)
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in read_rows(tmp_path / "a.parquet"))
+    assert most < 4 * 16 * 50_000, f"{most} bytes are held of a file with row groups of 800,000"
 
 
 def test_json_lines_under_the_name_of_json(tmp_path: Path) -> None:
