@@ -74,7 +74,9 @@ def problem_result(record: Record, greedy: Record | None, categories: Sequence[s
             sizes=tuple(classes["sizes"]),
             correct=tuple(classes["correct"]),
             num_unanswered=classes["num_unanswered"],
-        ),
+        )
+        if len(rollouts) > 1
+        else None,  # one sample holds no vote
         group=record["group"],
         categories={axis: str(record["metadata"][axis]) for axis in categories if axis in record["metadata"]},
     )
@@ -86,17 +88,17 @@ def scored(record: Record, keys: Iterable[str]) -> Scored:
     Raises:
         DataError: The problem's metadata lack a key.
     """
-    metadata = record["metadata"]
+    found = {"family": record["family"], **record["metadata"]}
     for key in keys:
-        if key not in metadata:
+        if key not in found:
             raise DataError(
                 f"sample {record['sample_id']!r} has no metadata {key!r}, but its score over groups needs it; there is "
-                f"{sorted(metadata)}. Convert the data set again with its own processor."
+                f"{sorted(found)}. Convert the data set again with its own processor."
             )
     return Scored(
         sample_id=record["sample_id"],
         group=record["group"],
-        keys={key: str(metadata[key]) for key in keys},
+        keys={key: str(found[key]) for key in keys},
         correct=tuple(_is_correct(rollout) for rollout in record["rollouts"]),
     )
 

@@ -225,7 +225,8 @@ class _Work:
 
 def metrics_of(summary: dict[str, Any]) -> dict[str, float]:
     """The headline figures of a summary, as catalogue keys."""
-    return {f"eval/{summary['set']}/{name}": interval["value"] for name, interval in summary["overall"].items()}
+    figures = {**summary["overall"], **summary.get("aggregate", {}).get("figures", {})}
+    return {f"eval/{summary['set']}/{name}": interval["value"] for name, interval in figures.items() if interval}
 
 
 def _save(journal: Journal, folder: Path, name: str, *, greedy: bool) -> None:

@@ -140,7 +140,11 @@ def check_measurable(measured: Measured, samples: Sequence[Sample], kept: Sequen
         # Which problems there are decides whether groups are complete; how they went does not.
         wrong = [{"verdict": {"status": "wrong"}}]
         future = [
-            scored({"sample_id": s.id, "group": s.group, "metadata": s.metadata, "rollouts": wrong}, keys) for s in kept
+            scored(
+                {"sample_id": s.id, "group": s.group, "family": s.family, "metadata": s.metadata, "rollouts": wrong},
+                keys,
+            )
+            for s in kept
         ]
         check_complete(future, {sample.id: sample.group for sample in samples})
         tally_groups(measured.aggregate, future)

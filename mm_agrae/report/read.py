@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,14 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One data set evaluated after `step` updates with `num_samples` completions per problem."""
+    """One data set evaluated after `step` updates with `num_samples` completions per problem.
+
+    Attributes:
+        aggregate: Figures over groups of problems; those that are undefined are left out.
+        by_category: Further axis -> value -> figures.
+        protocol: Name of the protocol card; "" where the recipe decided.
+        departures: What was done otherwise than the card says.
+    """
 
     name: str
     step: int
@@ -41,6 +48,10 @@ class Evaluation:
     overall: Scores
     by_family: Mapping[str, Scores]
     by_difficulty: Mapping[str, Scores]
+    aggregate: Scores = field(default_factory=lambda: Scores(num_problems=0, figures={}))
+    by_category: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
+    protocol: str = ""
+    departures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,14 +189,23 @@ def _evaluations(run: RunDir, notes: list[str]) -> dict[str, tuple[Evaluation, .
 
 
 def _evaluation(summary: Mapping[str, Any]) -> Evaluation:
+    num_problems, measured = int(summary["num_problems"]), summary.get("measured", {})
     return Evaluation(
         name=str(summary["set"]),
         step=int(summary["step"]),
         num_samples=int(summary["num_samples"]),
-        overall=Scores(num_problems=int(summary["num_problems"]), figures=_figures(summary["overall"])),
-        by_family={name: _scores(part) for name, part in summary.get("by_family", {}).items()},
-        by_difficulty={name: _scores(part) for name, part in summary.get("by_difficulty", {}).items()},
+        overall=Scores(num_problems=num_problems, figures=_figures(summary["overall"])),
+        by_family=_table(summary.get("by_family", {})),
+        by_difficulty=_table(summary.get("by_difficulty", {})),
+        aggregate=Scores(num_problems=num_problems, figures=_figures(summary.get("aggregate", {}).get("figures", {}))),
+        by_category={axis: _table(parts) for axis, parts in summary.get("by_category", {}).items()},
+        protocol=measured.get("protocol") or "",
+        departures=tuple(measured.get("departures", ())),
     )
+
+
+def _table(parts: Mapping[str, Any]) -> dict[str, Scores]:
+    return {name: _scores(part) for name, part in parts.items()}
 
 
 def _scores(part: Mapping[str, Any]) -> Scores:

@@ -45,7 +45,8 @@ class Row:
 class Comparison:
     """One data set: its first evaluation, its last, and the rows between them.
 
-    `after_step` is None when there is one evaluation only; its figures then stand under "before".
+    `after_step` is None when there is one evaluation only; its figures then stand under "before". `by_category` holds
+    (axis, rows) pairs.
     """
 
     name: str
@@ -58,6 +59,10 @@ class Comparison:
     breakdown_figure: str
     by_family: tuple[Row, ...]
     by_difficulty: tuple[Row, ...]
+    aggregate: tuple[Row, ...]
+    by_category: tuple[tuple[str, tuple[Row, ...]], ...]
+    protocol: str
+    departures: tuple[str, ...]
 
 
 def comparison(evaluations: Sequence[Evaluation]) -> Comparison:
@@ -78,6 +83,13 @@ def comparison(evaluations: Sequence[Evaluation]) -> Comparison:
         breakdown_figure=figure,
         by_family=_breakdown(first.by_family, last.by_family if last else None, figure),
         by_difficulty=_breakdown(first.by_difficulty, last.by_difficulty if last else None, figure),
+        aggregate=tuple(_rows(first.aggregate, last.aggregate if last else None)),
+        by_category=tuple(
+            (axis, _breakdown(parts, last.by_category.get(axis) if last else None, figure))
+            for axis, parts in first.by_category.items()
+        ),
+        protocol=(last or first).protocol,
+        departures=(last or first).departures,
     )
 
 
@@ -132,13 +144,15 @@ def _breakdown(before: Mapping[str, Scores], after: Mapping[str, Scores] | None,
 
 
 def _is_accuracy(figure: str) -> bool:
-    return figure == "greedy" or figure.startswith(("pass@", "avg@"))
+    return figure == "greedy" or figure.startswith(("pass@", "avg@", "maj@", "cons@"))
 
 
 def _headline_order(row: Row) -> tuple[int, int]:
     if row.label == "greedy":
         return (1, 0)
     k = int(row.label.partition("@")[2])
+    if row.label.startswith(("maj@", "cons@")):
+        return (3, k)
     return (0, k) if k == 1 or row.label.startswith("avg@") else (2, k)
 
 

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The whole suite of benchmarks in miniature, from nothing and without a network: draw a few rows of every benchmark in
+# its own layout, convert them, build a small random model, measure it on all of them by their protocol cards.
+# Samples, lengths and pixels are cut (evaluate.trial), and every summary names the cuts: the figures mean nothing,
+# the way to them is the real one.
+#
+#   bash scripts/benchmarks_on_fixtures.sh [OUT] [settings for `mm-agrae eval` ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+root="$PWD"
+work="${1:-runs/benchmarks_on_fixtures/$(date +%Y%m%d-%H%M%S)}"
+[ $# -gt 0 ] && shift
+mkdir -p "$work"
+
+splits=(mathvista:testmini mathvision:test mathverse:testmini geometry3k:test geometry3k_choice:test geoqa:test
+  we_math:testmini dynamath:test logicvista:test chartqa:test charxiv:validation hallusionbench:test mmmu:validation
+  mmmu_pro:standard_10,vision medical_vqa:mri,ct,xray math:test math500:test aime24:test aime25:test amc23:test
+  minerva:test olympiadbench:test gsm8k:test)
+python -m tests.fixtures.draw --out "$work/drawn" "${splits[@]%%:*}" > /dev/null
+for entry in "${splits[@]}"; do
+  name="${entry%%:*}"
+  mm-agrae data convert "$name" --source "$work/drawn/$name" --split "${entry#*:}" --out "$work/data/$name" --workers 1
+done
+mm-agrae data gym --out "$work/words" --families charts/red_bar --size 64 --num 64 --held-out 0
+mm-agrae model tiny --out "$work/model" --data "$work/words" --architecture qwen2_5_vl
+cd "$work"  # the recipe names its sets below data/
+mm-agrae eval "$root/configs/benchmarks.yaml" --out run model.path=model model.device=cpu \
+  evaluate.trial.num_samples=2 evaluate.trial.max_completion_tokens=8 evaluate.trial.max_pixels=12544 "$@"

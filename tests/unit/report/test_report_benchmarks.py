@@ -1,0 +1,34 @@
+"""What a report shows of benchmarks: votes, figures over groups, tables by category, protocol and departures."""
+
+import json
+
+from mm_agrae.report.read import read_run
+from mm_agrae.report.render import write_report
+from mm_agrae.report.tables import comparison
+
+
+def interval(value):
+    return {"value": value, "low": value / 2, "high": (value + 1) / 2}
+
+
+def test_a_benchmark_is_shown_with_its_protocol(tmp_path):
+    figures = {name: interval(0.25) for name in ("pass@1", "avg@4", "pass@4", "maj@2", "cons@4", "g_pass_50@4")}
+    summary = {
+        "set": "dynamath", "step": 0, "num_problems": 20, "num_samples": 4, "overall": figures, "by_family": {},
+        "by_difficulty": {},
+        "by_category": {"answer_type": {"float": {"num_problems": 12, "pass@1": interval(0.125)}}},
+        "aggregate": {"name": "dynamath", "figures": {"worst_case": interval(0.0625), "robustness": None}},
+        "measured": {"protocol": "dynamath", "departures": ["num_samples 4 instead of 8"]},
+    }  # fmt: skip
+    folder = tmp_path / "eval" / "step_000000"
+    folder.mkdir(parents=True)
+    (folder / "dynamath.json").write_text(json.dumps(summary), encoding="utf-8")
+    shown = comparison(read_run(tmp_path).evaluations["dynamath"])
+    assert [row.label for row in shown.headline] == ["pass@1", "pass@4", "maj@2", "cons@4"]
+    assert [row.label for row in shown.details] == ["g_pass_50@4"]
+    assert [(row.label, row.before.value) for row in shown.aggregate] == [("worst_case", 0.0625)]
+    assert all(row.meaning for row in (*shown.headline, *shown.aggregate))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Protocol dynamath, with departures: num_samples 4 instead of 8." in page
+    for words in ("worst_case", "by answer_type", "12.5", "6.2", "cons@4"):
+        assert words in page
