@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mm_agrae.verify.normalise import flattened, normal_form, read_number, words
+from mm_agrae.verify.normalise import MAX_CHARS, flattened, normal_form, read_number, words
 from mm_agrae.verify.outcome import Outcome
 from mm_agrae.verify.profiles import GENERIC, Profile
 from mm_agrae.verify.units import conversion
@@ -16,6 +16,8 @@ _SEVERAL_LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:\s*(?:[,;、/&+]|\band\b)\s*|\s
 
 def compare_choice(answer: str, target: str, options: tuple[str, ...], profile: Profile = GENERIC) -> Outcome:
     """Compare two choices, each given by its letter or by the text of its option."""
+    if len(answer) > MAX_CHARS:
+        return Outcome(equal=False, rule="refused_length")
     wanted, given = _option_index(target, options, profile), _option_index(answer, options, profile)
     if wanted is None:
         return Outcome(equal=words(answer) == words(target), rule="words")
@@ -38,6 +40,8 @@ def compare_choices(answer: str, target: str) -> Outcome:
 
 def letters_of(text: str) -> frozenset[str] | None:
     """The letters of an answer that is nothing but option letters, or None."""
+    if len(text) > MAX_CHARS:
+        return None
     shown = flattened(text).replace("\n", ",").strip(" .[]{}")
     if re.fullmatch(r"[a-z](?:\s*,\s*[a-z])*", shown):
         shown = shown.upper()

@@ -285,7 +285,7 @@ def _with_unit(line: str, stop: int) -> int:
         return stop
     is_last = _LINE_ENDS.match(line, beside.end()) is not None  # "5 in all" is no length
     known = unit_name(beside[1], numeric=is_last)
-    is_sure = is_last or (len(beside[1]) > 2 and beside[1] != "min")
+    is_sure = is_last or beside[1] in "%°" or (len(beside[1]) > 1 and beside[1].lower() != "in")
     return beside.end() if known and is_sure else stop
 
 
