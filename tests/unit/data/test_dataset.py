@@ -11,7 +11,7 @@ from PIL import Image
 
 from mm_agrae.data.dataset import OutputExistsError, open_dataset, write_dataset
 from mm_agrae.data.images import encode_png
-from mm_agrae.data.manifest import read_manifest
+from mm_agrae.data.manifest import Origin, read_manifest
 from mm_agrae.errors import DataError
 from mm_agrae.records import Sample, Tolerance
 
@@ -65,6 +65,24 @@ def test_the_manifest_tells_the_truth(written: Path) -> None:
     for split in manifest.splits.values():
         data = (written / split.file).read_bytes()
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (split.sha256, split.num_bytes)
+
+
+def test_origin_and_notes_are_kept(tmp_path: Path) -> None:
+    origin = Origin(
+        processor="geometry3k",
+        revision="abc",
+        licence="MIT",
+        uses=("benchmark",),
+        profile="mathruler",
+        files={"a.parquet": "00"},
+        rows_in={"train": 2},
+        drops={"train": {"no answer": 1}},
+    )
+    splits = {"train": [sample(0)]}
+    written = write_dataset(splits, tmp_path / "x", source="", seed=0, origin=origin, notes={"n.txt": "é"})
+    assert read_manifest(tmp_path / "x") == written
+    assert written.origin == origin
+    assert (tmp_path / "x" / "n.txt").read_text(encoding="utf-8") == "é"
 
 
 def test_problems_in_two_splits_are_counted(tmp_path: Path) -> None:
