@@ -1,5 +1,9 @@
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 
+from mm_agrae.config.schema import Instruction
 from mm_agrae.errors import DataError
 from mm_agrae.prompts import make_prompt
 from mm_agrae.prompts.texts import INSTRUCTIONS, SYSTEMS
@@ -38,3 +42,21 @@ def test_marks_and_images_must_be_as_many(question: str, images: int) -> None:
     message = f"'s1' has {images} images and {question.count('<image>')} <image> marks .* one mark per image"
     with pytest.raises(DataError, match=message):
         make_prompt(make_sample(question, images=images), system="none", instruction="none")
+
+
+def test_a_sample_may_bring_its_own_wording() -> None:
+    sample = Sample(id="s1", question="<image>?", target="1", images=(b"png",), own_prompt="Hint: look. <image> Well?")
+    prompt = make_prompt(sample, system="none", instruction="own")
+    assert prompt.messages == ({"role": "user", "content": [text("Hint: look. "), IMAGE, text(" Well?")]},)
+
+
+def test_own_wording_must_be_there_and_hold_the_marks() -> None:
+    bare = make_sample("<image>?", images=1)
+    with pytest.raises(DataError, match=r"'s1' has no prompt of its own, but prompt\.instruction own needs one"):
+        make_prompt(bare, system="none", instruction="own")
+    with pytest.raises(DataError, match="1 images and 0 <image> marks"):
+        make_prompt(replace(bare, own_prompt="Well?"), system="none", instruction="own")
+
+
+def test_the_config_knows_every_instruction() -> None:
+    assert set(get_args(Instruction)) == set(INSTRUCTIONS)
