@@ -4,6 +4,7 @@ import pytest
 
 from mm_agrae.records import Tolerance
 from mm_agrae.verify import Question
+from mm_agrae.verify.comparators import compare_answer
 from mm_agrae.verify.relaxed import anls
 from mm_agrae.verify.verifier import begin
 
@@ -276,3 +277,9 @@ def test_olympiadbench_takes_the_stated_error_with_a_hundredth_of_slack():
 )  # fmt: skip
 def test_a_missing_answer_never_meets_a_target_that_says_none(profile, text):
     assert not judged(profile, text, "None")
+
+
+def test_an_empty_answer_is_part_of_no_target():
+    may = Question(target="May", answer_kind="text", profile="dynamath")
+    assert not compare_answer("", may).equal
+    assert compare_answer("ma", may).equal
