@@ -198,7 +198,8 @@ def _merge(processor: Processor, source: Source, hashes: Mapping[str, str], part
         if found.num_rows == counts[split].total():
             raise DataError(
                 f"split {split!r} of {source.place} has {found.num_rows} rows, but none can be used: "
-                f"{dict(counts[split])}. Check that it is the data set {processor.description.name!r}."
+                f"{dict(counts[split])}. Leave the split out, or check that this is the data set "
+                f"{processor.description.name!r}."
             )
     lines = (
         json.dumps({"split": split, "rows": [run.first, run.last], "reason": run.reason}, ensure_ascii=False) + "\n"
