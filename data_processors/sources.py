@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from typing import cast
 
 from data_processors.description import Description, Part, Row
 from data_processors.files import Files
@@ -140,7 +141,11 @@ def _fetch(
         raise DataError(f"{place} is neither a file, a folder nor a hub id (owner/name). Give one of these.")
     # Imported here: it takes a while, which no command that reads local files should pay.
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
+    # A failed connection is an error of the HTTP library below the hub's, which differs between its versions; the
+    # first base of the hub's own error is that library's.
+    http_error = cast(type[Exception], HfHubHTTPError.__bases__[0])
     try:
         info = HfApi().dataset_info(place, revision=revision)
         names = sorted(sibling.rfilename for sibling in info.siblings or ())
@@ -151,7 +156,7 @@ def _fetch(
         needed += [name for glob in (*description.archives, *description.images) for name in matching(names, glob)]
         patterns = [escape(name) for name in dict.fromkeys([*needed, *([README] if card else [])])]
         folder = snapshot_download(place, repo_type="dataset", revision=commit, allow_patterns=patterns)
-    except OSError as error:
+    except (OSError, http_error) as error:
         raise DataError(
             f"{place!r} is nothing on disk, and cannot be fetched from the hub ({error}). Check the spelling and the "
             "connection, or give a local copy."

@@ -1,5 +1,6 @@
 """Files of a data set found and read: by their names, by the data card, in every format, from the hub."""
 
+import importlib
 import json
 import random
 import re
@@ -11,6 +12,7 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 from data_processors import PROCESSORS, processor_named
 from data_processors.description import Description, Part
@@ -243,6 +245,17 @@ def test_the_hub_is_read_as_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_hub_id_without_a_connection() -> None:
     with pytest.raises(DataError, match="nothing on disk, and cannot be fetched from the hub"):
+        open_source(TWO_PARTS, "somebody/two", ["train"])
+
+
+def test_a_connection_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.split(".")[0])
+
+    def info(self: Any, place: str, *, revision: str | None = None) -> None:
+        raise library.ConnectError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    with pytest.raises(DataError, match=r"cannot be fetched from the hub \(no route to host\)"):
         open_source(TWO_PARTS, "somebody/two", ["train"])
 
 
