@@ -19,7 +19,7 @@ DESCRIPTION = Description(
     name="charxiv",
     title="CharXiv, reasoning questions",
     hub_id="princeton-nlp/CharXiv",
-    licence="CC BY-SA 4.0",
+    licence="CC-BY-SA-4.0",
     splits={name: (Part(split=name),) for name in ("validation", "test")},
     uses=("benchmark",),
     profile="charxiv",

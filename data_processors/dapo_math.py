@@ -19,7 +19,7 @@ DESCRIPTION = Description(
     name="dapo_math",
     title="DAPO-Math-17k",
     hub_id="BytedTsinghua-SIA/DAPO-Math-17k",
-    licence="apache-2.0",
+    licence="Apache-2.0",
     splits={
         "train": (Part(split="train", files=("data/*.parquet",)),),
         **{config: (Part(split="train", config=config),) for config in ("all", "en", "cn")},

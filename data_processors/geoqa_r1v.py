@@ -18,7 +18,7 @@ DESCRIPTION = Description(
     name="geoqa_r1v",
     title="GeoQA-8k (R1-V)",
     hub_id="leonardPKU/GEOQA_R1V_Train_8K",
-    licence="apache-2.0",
+    licence="Apache-2.0",
     splits={"train": (Part(split="train"),)},
     uses=("training",),
     profile="generic",

@@ -19,7 +19,7 @@ DESCRIPTION = Description(
     name="mathv360k",
     title="MathV360K",
     hub_id="Zhiqiang007/MathV360K",
-    licence="apache-2.0",
+    licence="Apache-2.0",
     splits={"train": (Part(split="train", files=("train_samples_all_tuning.json",)),)},
     uses=("training",),
     profile="generic",

@@ -19,7 +19,7 @@ DESCRIPTION = Description(
     name="mathvista",
     title="MathVista",
     hub_id="AI4Math/MathVista",
-    licence="CC BY-SA 4.0",
+    licence="CC-BY-SA-4.0",
     splits={name: (Part(split=name),) for name in ("testmini", "test")},
     uses=("benchmark",),
     profile="mathvista",

@@ -18,7 +18,7 @@ DESCRIPTION = Description(
     name="mmk12",
     title="MMK12",
     hub_id="FanqingM/MMK12",
-    licence="apache-2.0",
+    licence="Apache-2.0",
     splits={name: (Part(split=name),) for name in ("train", "test")},
     uses=("training", "benchmark"),
     profile="generic",

@@ -19,7 +19,7 @@ DESCRIPTION = Description(
     name="openr1_math",
     title="OpenR1-Math-220k",
     hub_id="open-r1/OpenR1-Math-220k",
-    licence="apache-2.0",
+    licence="Apache-2.0",
     splits={
         "train": (Part(split="train"),),
         "extended": (Part(split="train", config="extended"),),

@@ -19,7 +19,7 @@ DESCRIPTION = Description(
     name="we_math",
     title="We-Math",
     hub_id="We-Math/We-Math",
-    licence="CC BY-NC 4.0",
+    licence="CC-BY-NC-4.0",
     splits={"testmini": (Part(split="testmini"),)},
     uses=("benchmark",),
     profile="wemath",
