@@ -80,7 +80,10 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
     out = tmp_path / "killed"
     killed_after(4, "eval", recipe, "--out", out)
     partial = RunDir(out).eval_at(0) / "held_out.partial.jsonl"
-    assert len(partial.read_text(encoding="utf-8").splitlines()) == 1 + 4 + 1  # what it is, four problems, a torn line
+    lines = partial.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(lines) == 1 + 4 + 1  # what is measured, four problems, a torn line
+    # As if the kill had fallen in the middle of saving the second pair.
+    partial.write_text("".join(lines[:4]) + lines[4][:50], encoding="utf-8")
     assert not (RunDir(out).eval_at(0) / "held_out.json").exists()
     measured: list[int] = []
     entries = evaluate_run.Evaluator._entries
@@ -90,14 +93,14 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
         lambda self, work, prompts: measured.append(len(prompts)) or entries(self, work, prompts),
     )
     run = run_evaluate(recipe, [], out, ignore, resume=True)
-    assert measured == [2]  # the other four were not sampled again
+    assert measured == [2, 2]  # the first pair was not sampled again; half of the second was saved
     assert run_files.groups(run) == run_files.groups(straight)
     assert summary_of(run) == summary_of(straight)
     assert run_files.metrics(run) == run_files.metrics(straight)
     assert not partial.exists()
     # Finished sets are not measured again, and give the same figures.
     again = run_evaluate(recipe, [], out, ignore, resume=True)
-    assert measured == [2]
+    assert measured == [2, 2]
     assert run_files.metrics(again) == run_files.metrics(straight)
 
 
