@@ -17,6 +17,7 @@ from mm_agrae.errors import ConfigError
 from mm_agrae.evaluate.run import Evaluator, Task, metrics_of
 from mm_agrae.evaluate.summary import lines_of
 from mm_agrae.policy.feed import Feed
+from mm_agrae.records import Sample
 from mm_agrae.report.render import write_report
 from mm_agrae.rollout import Judge
 from mm_agrae.store.run_dir import RunDir
@@ -31,7 +32,7 @@ Log = Callable[[str], None]
 def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Reinforcement learning, measured before and after, with a report at the end."""
     config = load_config(recipe, overrides)
-    samples, tasks = load_samples(config.data.train, training=True), load_tasks(config)
+    samples, tasks = _training_samples(config), load_tasks(config)
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
@@ -55,7 +56,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
 def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Warm start; the run directory's last checkpoint holds the model."""
     config = load_config(recipe, overrides)
-    samples = load_samples(config.data.train, training=True)
+    samples = _training_samples(config)
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="sft", out=out, resume=resume, log=log
     )
@@ -94,6 +95,14 @@ def run_evaluate(
         if session.world.is_main:
             session.log(f"report: {write_report(session.run_dir.path)}")
     return session.run_dir
+
+
+def _training_samples(config: RunConfig) -> Sequence[Sample]:
+    if config.data.train is None:
+        raise ConfigError(
+            "data.train names no set, but training needs problems to learn from. Add one: data.train.path=DATA."
+        )
+    return load_samples(config.data.train, training=True)
 
 
 def _verifier(config: RunConfig) -> VerifierPool:

@@ -99,7 +99,7 @@ class EvalSource(DataSource):
 class DataConfig(Section):
     """Training and evaluation problems."""
 
-    train: DataSource = Field(description="Problems to learn from.")
+    train: DataSource | None = Field(default=None, description="Problems to learn from; an evaluation needs none.")
     eval: dict[SetName, EvalSource] = Field(
         default_factory=dict, description="Problems to measure on, by the name of the set."
     )

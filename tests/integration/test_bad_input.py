@@ -62,10 +62,8 @@ def files(folder: Path) -> dict[str, bytes]:
         ("rollout.group_size=1", "group_size is 1, but a group-relative advantage needs at least 2"),
         ("data.train.path=/nowhere/data", "/nowhere/data"),
         ("data.train.split=dev", "has no split 'dev'; it has ['test', 'train']"),
-        (
-            "data.train.format=jsonl",
-            "data.train.format is 'jsonl': Input should be 'canonical', 'geometry3k' or 'math'",
-        ),
+        ("data.train.format=jsonl", "no data processor is called 'jsonl'. There are"),
+        ("data.train=null", "data.train names no set, but training needs problems to learn from"),
         ("data.train.families=[chess]", "has no problem of families ['chess']"),
         ("rollout.num_prompts", "must have the form dotted.key=value"),
     ],
