@@ -14,6 +14,7 @@ from mm_agrae.cli.progress import progress_bar
 from mm_agrae.config import RunConfig, load_config
 from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.errors import ConfigError
+from mm_agrae.evaluate.blind import Mode
 from mm_agrae.evaluate.run import Evaluator, Task, metrics_of
 from mm_agrae.evaluate.summary import lines_of
 from mm_agrae.policy.feed import Feed

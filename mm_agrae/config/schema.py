@@ -255,10 +255,10 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _enough_samples(self) -> EvaluateConfig:
-        for name, ks in (("ks", self.ks), ("g_pass_ks", self.g_pass_ks)):
+        for name, figure, ks in (("ks", "pass", self.ks), ("g_pass_ks", "G-Pass", self.g_pass_ks)):
             if ks and max(ks) > self.num_samples:
                 raise ValueError(
-                    f"{name} asks for pass@{max(ks)}, but num_samples is {self.num_samples}. "
+                    f"{name} asks for {figure}@{max(ks)}, but num_samples is {self.num_samples}. "
                     "Raise evaluate.num_samples or drop the larger k."
                 )
         if self.temperature == 0 and (self.num_samples > 1 or self.greedy):

@@ -31,7 +31,7 @@ def make_prompt(sample: Sample, *, system: str, instruction: str) -> Prompt:
     marks = text.count(IMAGE_MARK)
     if marks != len(sample.images):
         raise DataError(
-            f"sample {sample.id!r} has {len(sample.images)} images and {marks} {IMAGE_MARK} marks in its question, but "
+            f"sample {sample.id!r} has {len(sample.images)} images and {marks} {IMAGE_MARK} marks in its text, but "
             "needs one mark per image. Mend the data set."
         )
     if instruction_text := INSTRUCTIONS[instruction]:

@@ -144,7 +144,7 @@ def _breakdown(before: Mapping[str, Scores], after: Mapping[str, Scores] | None,
 
 
 def _is_accuracy(figure: str) -> bool:
-    return figure == "greedy" or figure.startswith(("pass@", "avg@", "maj@", "cons@"))
+    return figure not in ("formatted", "truncated")
 
 
 def _headline_order(row: Row) -> tuple[int, int]:
@@ -153,6 +153,8 @@ def _headline_order(row: Row) -> tuple[int, int]:
     k = int(row.label.partition("@")[2])
     if row.label.startswith(("maj@", "cons@")):
         return (3, k)
+    if "g_pass" in row.label:
+        return (4, k)
     return (0, k) if k == 1 or row.label.startswith("avg@") else (2, k)
 
 

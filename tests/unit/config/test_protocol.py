@@ -119,7 +119,7 @@ def test_a_trial_cuts_cards_and_says_what() -> None:
         (["data.eval.pictures.protocol=null", "evaluate.trial.num_samples=1"], "evaluate.trial cuts protocol cards"),
         (["data.eval.pictures.protocol=no/such.yaml"], "no/such.yaml cannot be read"),
         (["evaluate.temperature=0"], "temperature is 0 with num_samples 8"),
-        (["evaluate.g_pass_ks=[16]"], r"g_pass_ks asks for pass@16, but num_samples is 8"),
+        (["evaluate.g_pass_ks=[16]"], r"g_pass_ks asks for G-Pass@16, but num_samples is 8"),
     ],
 )
 def test_refusals(overrides: list[str], message: str) -> None:

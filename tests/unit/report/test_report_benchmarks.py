@@ -12,7 +12,8 @@ def interval(value):
 
 
 def test_a_benchmark_is_shown_with_its_protocol(tmp_path):
-    figures = {name: interval(0.25) for name in ("pass@1", "avg@4", "pass@4", "maj@2", "cons@4", "g_pass_50@4")}
+    names = ("pass@1", "avg@4", "pass@4", "maj@2", "cons@4", "g_pass_50@4", "formatted")
+    figures = {name: interval(0.25) for name in names}
     summary = {
         "set": "dynamath", "step": 0, "num_problems": 20, "num_samples": 4, "overall": figures, "by_family": {},
         "by_difficulty": {},
@@ -24,8 +25,8 @@ def test_a_benchmark_is_shown_with_its_protocol(tmp_path):
     folder.mkdir(parents=True)
     (folder / "dynamath.json").write_text(json.dumps(summary), encoding="utf-8")
     shown = comparison(read_run(tmp_path).evaluations["dynamath"])
-    assert [row.label for row in shown.headline] == ["pass@1", "pass@4", "maj@2", "cons@4"]
-    assert [row.label for row in shown.details] == ["g_pass_50@4"]
+    assert [row.label for row in shown.headline] == ["pass@1", "pass@4", "maj@2", "cons@4", "g_pass_50@4"]
+    assert [row.label for row in shown.details] == ["formatted"]
     assert [(row.label, row.before.value) for row in shown.aggregate] == [("worst_case", 0.0625)]
     assert all(row.meaning for row in (*shown.headline, *shown.aggregate))
     page = write_report(tmp_path).read_text(encoding="utf-8")
