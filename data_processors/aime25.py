@@ -17,7 +17,7 @@ DESCRIPTION = Description(
     licence="unknown",
     splits={"test": (Part(split="test"),)},
     uses=("benchmark",),
-    profile="math",
+    profile="qwen_math",
     rows="test 30",
     required=("answer",),
 )

@@ -18,7 +18,7 @@ DESCRIPTION = Description(
     licence="MIT",
     splits={name: (Part(split=name),) for name in ("train", "test")},
     uses=("training", "benchmark"),
-    profile="math",
+    profile="qwen_math",
     rows="train 7,500, test 5,000",
     required=("problem", "level", "type", "solution"),
     note="MATH-500 is a part of its test split.",

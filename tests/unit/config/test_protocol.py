@@ -48,6 +48,7 @@ def test_a_card_names_what_there_is(name: str) -> None:
     assert card.data.split in described.splits
     assert card.data.hub_id == described.hub_id
     assert "benchmark" in described.uses
+    assert card.profile == described.profile
     profile_named(card.profile)
     if card.aggregate:
         aggregate_named(card.aggregate)
