@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +17,13 @@ MISSING_IMAGE = b""
 # Longer than any option list; parsing a literal of any length could exhaust memory.
 MAX_LITERAL = 100_000
 
-# "\boxed 5" and "\fbox{5}" stand in solutions beside the usual "\boxed{5}".
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?P<brace>\{)|(?P<bare>[^\s{}$.,]+))")
+# "\boxed 5" and "\fbox{5}" stand in solutions beside the usual "\boxed{5}". Without braces only a whole number or one
+# fraction is taken: of anything longer the end is not known.
+_BOX = re.compile(
+    r"\\(?:boxed|fbox)\s*(?:(?P<brace>\{)"
+    r"|(?P<bare>(?>-?\d+(?:\.\d+)?)(?![\w/^\\{]|,\d)|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}))"
+)
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _HINT = re.compile(r"^\s*Hint:.*?(?:\n|(?=Question:))", re.DOTALL)
 _NUMBERED_MARK = re.compile(r"<image[ _]?(\d+)>")
@@ -27,8 +33,8 @@ _OPTIONS_TITLE = re.compile(r"(?:^|\s)(?:choices?|options?)\s*:\s*$", re.IGNOREC
 
 
 def text_of(cell: Any) -> str:
-    """A cell as text: None is "", a whole float loses its ".0", line ends become "\\n", outer space goes."""
-    if cell is None:
+    """A cell as text: None and NaN are "", a whole float loses its ".0", line ends become "\\n", outer space goes."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
@@ -167,9 +173,8 @@ def letter_of(text: str, options: Sequence[str]) -> str | None:
 def _braced(text: str, start: int) -> str | None:
     """From `start`, just inside an open brace, up to the brace that closes it."""
     depth = 1
-    for place in range(start, len(text)):
-        is_escaped = text[place - 1] == "\\"
-        depth += 0 if is_escaped else (text[place] == "{") - (text[place] == "}")
+    for match in _BRACE.finditer(text, start):
+        depth += (match[0] == "{") - (match[0] == "}")
         if depth == 0:
-            return text[start:place]
+            return text[start : match.start()]
     return None

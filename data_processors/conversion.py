@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from data_processors.cells import MISSING_IMAGE
 from data_processors.description import Drop, Processor, Row
+from data_processors.files import MemberError
 from data_processors.sources import Source
 from mm_agrae.data.images import open_image
 from mm_agrae.errors import DataError
@@ -28,6 +29,8 @@ def convert_row(processor: Processor, row: Row) -> Sample | Drop:
     """
     try:
         result = processor.convert(row)
+    except MemberError as error:
+        return Drop(str(error))
     except ROW_ERRORS as error:
         if isinstance(error, DataError):
             raise

@@ -252,11 +252,14 @@ def _samples(found: _Split, drops: list[Run]) -> Iterator[Sample]:
 
 
 def _fingerprint(processor: Processor, source: Source, hashes: Mapping[str, str]) -> str:
-    """What finished parts depend on: the raw files, the archives, what is asked for, and the code that converts."""
-    archives = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.files.archives]
+    """What finished parts depend on: raw files, archives, pictures, what is asked for, and the code that converts."""
+    beside = [
+        (path.relative_to(source.root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in (*source.files.archives, *source.pictures())
+    ]
     code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(__file__).parent.glob("*.py"))]
     asked = [processor.description.name, list(source.parts), FORMAT_VERSION, mm_agrae.__version__, PIECE]
-    words = json.dumps([dict(hashes), archives, code, asked])
+    words = json.dumps([dict(hashes), beside, code, asked])
     return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 

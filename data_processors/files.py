@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from mm_agrae.errors import DataError
+
+
+class MemberError(ValueError):
+    """A member of an archive is there and cannot be read; the text is short and the same for like members."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,10 @@ class Files:
         Args:
             path: Relative to the folder or to the top of an archive. "file://" and leading "./" or "/" are taken off,
                 and a path that leaves the folder is not there.
+
+        Raises:
+            MemberError: If the file is broken or encrypted in its archive.
+            DataError: If an archive is no zip file.
         """
         name = path.removeprefix("file://").replace("\\", "/")
         parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -44,11 +55,21 @@ def _read_member(archive: Path, name: str) -> bytes | None:
     opened, names = _open_archive(archive)
     # Archives often hold one folder of the archive's own name above the paths that the rows give.
     found = next((full for full in (name, f"{archive.stem}/{name}") if full in names), None)
-    return opened.read(found) if found else None
+    try:
+        return opened.read(found) if found else None
+    # The last two are a damaged stream and an encrypted member.
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
+        raise MemberError("image cannot be read from its archive") from error
 
 
 # Each process keeps its archives open; a data set has few.
 @lru_cache(maxsize=32)
 def _open_archive(archive: Path) -> tuple[zipfile.ZipFile, frozenset[str]]:
-    opened = zipfile.ZipFile(archive)
+    try:
+        opened = zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"{archive} is no whole zip archive ({error}). If it is a pointer, fetch it with `git lfs pull`; otherwise "
+            "fetch the archive again."
+        ) from error
     return opened, frozenset(opened.namelist())

@@ -15,6 +15,8 @@ from glob import escape
 from pathlib import Path
 from typing import cast
 
+from PIL import Image
+
 from data_processors.description import Description, Part, Row
 from data_processors.files import Files
 from data_processors.layout import README, card_configs, matching, row_files
@@ -64,6 +66,12 @@ class Source:
     def row_files(self) -> list[Path]:
         """Every file that holds rows, once."""
         return list(dict.fromkeys(path for parts in self.parts.values() for _, paths in parts for path in paths))
+
+    def pictures(self) -> list[Path]:
+        """Every loose file that is named like a picture."""
+        Image.init()
+        suffixes = Image.registered_extensions()
+        return [self.root / name for name in _names(self.root) if Path(name).suffix.lower() in suffixes]
 
     def hashes(self) -> dict[str, str]:
         """sha256 of every file that holds rows, by its path under the root."""
@@ -125,6 +133,12 @@ def _one_file(wanted: Mapping[str, tuple[Part, ...]], path: Path) -> dict[str, P
             f"{path} is one file, but the splits {list(wanted)} were asked for. Name the one split that it is, or give "
             "a folder."
         )
+    for split, parts in wanted.items():
+        if len(names := list(dict.fromkeys(part.split for part in parts))) > 1:
+            raise ConfigError(
+                f"{path} is one file, but the split {split!r} is made of {names}. Name the one of them that the file "
+                "is, or give a folder."
+            )
     return {split: ((parts[0], (path,)),) for split, parts in wanted.items()}
 
 

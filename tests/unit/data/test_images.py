@@ -1,5 +1,6 @@
 from io import BytesIO
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -40,6 +41,32 @@ def test_transparency_becomes_white(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "CMYK", "1"])
 def test_other_modes_become_rgb(mode: str) -> None:
     assert open_image(encoded(Image.new(mode, (5, 5)), "TIFF"), "s").mode == "RGB"
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_grey_of_16_bits_keeps_its_shades(form: str) -> None:
+    shades = np.array([[0, 255, 256, 0x7F00, 0xFFFF]], dtype=np.uint16)
+    opened = np.asarray(open_image(encoded(Image.fromarray(shades), form), "s"))
+    assert opened[0, :, 0].tolist() == [0, 0, 1, 127, 255]
+    assert (opened == opened[..., :1]).all()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_an_agreed_white_are_refused(mode: str) -> None:
+    with pytest.raises(DataError, match="numbers of 32 bits"):
+        open_image(encoded(Image.new(mode, (4, 4), 1000), "TIFF"), "s")
+
+
+@pytest.mark.parametrize("entry", [b"\1\0\0\4", b"\1\x1a\0\5"])
+def test_an_exif_block_of_wrong_types_is_a_broken_image(entry: bytes) -> None:
+    """The width or the resolution is marked as text; Pillow stumbles over each with an error of another kind."""
+    image = Image.new("RGB", (40, 20))
+    exif = image.getexif()
+    exif[0x0112], exif[0x0100], exif[0x011A] = 6, 40, 72.0
+    data = encoded(image, "JPEG", exif=exif)
+    assert data.count(entry) == 1
+    with pytest.raises(DataError, match="cannot be decoded"):
+        open_image(data.replace(entry, entry[:2] + b"\0\2"), "s")
 
 
 @pytest.mark.parametrize(

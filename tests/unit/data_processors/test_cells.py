@@ -24,7 +24,8 @@ from data_processors.cells import (
     with_options,
 )
 from data_processors.description import Part, Row
-from data_processors.files import Files
+from data_processors.files import Files, MemberError
+from mm_agrae.errors import DataError
 from tests.fixtures.tables import write_zip
 
 
@@ -63,6 +64,27 @@ def test_files_beside_the_rows(files: Files, path: str, content: bytes | None) -
     assert files.read(path) == content
 
 
+def test_an_archive_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_text("version https://git-lfs.github.com/spec/v1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.zip is no whole zip archive .*`git lfs pull`"):
+        Files(archives=(tmp_path / "a.zip",)).read("a.png")
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_broken_member_of_an_archive(tmp_path: Path, encrypted: bool) -> None:
+    """Its content is another than its checksum says, or it is marked as encrypted."""
+    archive = tmp_path / "a.zip"
+    write_zip(archive, {"a.png": b"content"})
+    data = bytearray(archive.read_bytes())
+    if encrypted:
+        data[data.index(b"PK\1\2") + 8] |= 1
+    else:
+        data[data.index(b"content")] += 1
+    archive.write_bytes(data)
+    with pytest.raises(MemberError, match="cannot be read from its archive"):
+        Files(archives=(archive,)).read("a.png")
+
+
 @pytest.mark.parametrize(
     ("cell", "image"),
     [
@@ -95,6 +117,7 @@ def test_several_images(files: Files) -> None:
         (-1, "-1"),
         (" a\r\nb\rc ", "a\nb\nc"),
         (float("inf"), "inf"),
+        (float("nan"), ""),
         ("025", "025"),
     ],
 )
@@ -130,6 +153,15 @@ def test_literal_lists(cell: Any, items: list[str] | None) -> None:
         ("\\boxed{3} and \\boxed{un", "3"),
         ("\\boxed{\\{1,2\\}}", "\\{1,2\\}"),
         ("\\boxed{\\left\\{\\eqalign{a\\right.}", None),
+        ("\\boxed{\\begin{matrix}1\\\\{2}\\end{matrix}} x", "\\begin{matrix}1\\\\{2}\\end{matrix}"),
+        ("\\boxed 3.5", "3.5"),
+        ("\\boxed -12$.", "-12"),
+        ("\\boxed \\frac{1}{2}$", "\\frac{1}{2}"),
+        ("\\boxed\\dfrac{1}{2}", "\\dfrac{1}{2}"),
+        ("\\boxed 3,000", None),
+        ("\\boxed 3/4", None),
+        ("\\boxed 3.5x", None),
+        ("\\boxed \\frac{\\sqrt{2}}{2}", None),
         ("none", None),
     ],
 )

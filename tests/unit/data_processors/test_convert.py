@@ -24,7 +24,7 @@ from mm_agrae.data.manifest import read_manifest
 from mm_agrae.errors import DataError
 from mm_agrae.records import Sample
 from tests.fixtures.pictures import circle
-from tests.fixtures.tables import image_cell, write_parquet
+from tests.fixtures.tables import image_cell, write_json_lines, write_parquet, write_zip
 
 MATH = PROCESSORS["math"]
 NUM_ROWS = 5 * PIECE + 7
@@ -65,7 +65,7 @@ def test_rows_samples_and_drops_are_counted(whole: Path, raw: Path) -> None:
     origin = manifest.origin
     assert origin.rows_in == {"train": NUM_ROWS, "test": 1}
     assert origin.drops == {"train": {"no answer in a box": 7}, "test": {}}
-    assert (origin.processor, origin.revision, origin.licence, origin.profile) == ("math", "local", "MIT", "math")
+    assert (origin.processor, origin.revision, origin.licence, origin.profile) == ("math", "local", "MIT", "qwen_math")
     assert origin.uses == ("training", "benchmark")
     assert origin.files == math_source(raw).hashes()
     lines = [json.loads(line) for line in (whole / DROPS_NAME).read_text(encoding="utf-8").splitlines()]
@@ -238,6 +238,36 @@ def test_images_that_nobody_can_see(tmp_path: Path, image: dict[str, Any], reaso
     source = open_source(processor.description, str(tmp_path), ["train"])
     manifest = convert(processor, source, tmp_path / "out", workers=1)
     assert manifest.origin.drops == {"train": {reason: 1}}
+
+
+def test_pictures_that_came_later_are_seen(tmp_path: Path) -> None:
+    """What was dropped for want of its picture is converted again once the picture is there."""
+    rows = [{"images": [f"{name}.png"], "problem": "<image>Radius?", "answer": "7"} for name in "ab"]
+    write_json_lines(tmp_path / "raw" / "train.jsonl", rows)
+    (tmp_path / "raw" / "a.png").write_bytes(circle("7"))
+    processor, out = PROCESSORS["easyr1"], tmp_path / "out"
+
+    def stop(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(processor, open_source(processor.description, str(tmp_path / "raw"), ["train"]), out, on_rows=stop)
+    (tmp_path / "raw" / "b.png").write_bytes(circle("7"))
+    source = open_source(processor.description, str(tmp_path / "raw"), ["train"])
+    assert convert(processor, source, out, workers=1).origin.drops == {"train": {}}
+
+
+def test_a_broken_member_of_an_archive_drops_its_row(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.zip", {"a.png": circle("7"), "b.png": b"content"})
+    archive = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(archive.replace(b"content", b"CONTENT"))
+    rows = [{"images": [f"{name}.png"], "problem": "<image>Radius?", "answer": "7"} for name in "ab"]
+    write_json_lines(tmp_path / "train.jsonl", rows)
+    processor = PROCESSORS["easyr1"]
+    manifest = convert(
+        processor, open_source(processor.description, str(tmp_path), ["train"]), tmp_path / "out", workers=1
+    )
+    assert manifest.origin.drops == {"train": {"image cannot be read from its archive": 1}}
 
 
 def test_a_row_that_a_processor_stumbles_over_is_dropped() -> None:

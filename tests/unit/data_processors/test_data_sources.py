@@ -204,6 +204,12 @@ def test_requests_that_make_no_sense(
         open_source(TWO_PARTS, str(draw_two(tmp_path) / place), splits, revision=revision)
 
 
+def test_a_file_is_not_taken_for_a_split_of_several_parts(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.parquet", ROWS)
+    with pytest.raises(ConfigError, match=r"one file, but the split 'test' is made of \['a', 'b'\]"):
+        open_source(TWO_PARTS, str(path), ["test"])
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "a.parquet", [{"question": "1"}])
     with pytest.raises(DataError, match=r"columns \['question'\], but \['q'\] must be there"):
