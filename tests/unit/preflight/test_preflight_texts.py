@@ -6,6 +6,7 @@ import pytest
 from check_sets import sample
 
 from mm_agrae.preflight.texts import normal_form, split_options, text_key
+from mm_agrae.prompts.texts import INSTRUCTIONS
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,12 @@ from mm_agrae.preflight.texts import normal_form, split_options, text_key
         ("Is $3 − 2 = 1$?", "Is 3 - 2 = 1 ?"),
         ("Find \\left( x \\right)", "find (x)"),
         ("角度是多少?", "角度是多少?"),
+        ("Find $\\tfrac12$ of $x^{2}$ in \\text{cm}.", "Find $\\frac{1}{2}$ of $x²$ in cm."),
+        ("Add .5 to $x_{1}$", "Add 0.5 to x₁"),
+        ("f'(2) of John's ____", "f′(2) of John’s ___"),
+        ("Then x is ( )", "Then x is"),
+        ("Find x. Please reason step by step, and put your final answer within \\boxed{}", "Find x."),
+        (f"{INSTRUCTIONS['boxed']}\nFind x.", "Find x."),
     ],
 )
 def test_wordings_of_one_question_have_one_form(one: str, other: str) -> None:
@@ -24,7 +31,26 @@ def test_wordings_of_one_question_have_one_form(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("2 + 3", "2 - 3"), ("x < 1", "x > 1"), ("1.5 m", "15 m"), ("12", "1 2"), ("x^2", "x 2"), ("50%", "50")],
+    [
+        ("2 + 3", "2 - 3"),
+        ("x < 1", "x > 1"),
+        ("1.5 m", "15 m"),
+        ("12", "1 2"),
+        ("x^2", "x 2"),
+        ("50%", "50"),
+        ("2*(3+4)", "2*3+4"),
+        ("2³", "23"),
+        ("2½", "21/2"),
+        (".5", "5"),
+        ("\\frac{1}{2+3}", "\\frac{1}{2}+3"),
+        ("f'(2)", "f(2)"),
+        ("∑x", "x"),
+        ("A∧B", "A∨B"),
+        ("p→q", "p q"),
+        ("x_1", "x1"),
+        ("x₁", "x1"),
+        ("(0,1]", "[0,1]"),
+    ],
 )
 def test_signs_and_digits_tell_questions_apart(one: str, other: str) -> None:
     assert normal_form(one) != normal_form(other)
