@@ -32,7 +32,9 @@ DESCRIPTION = Description(
 
 def convert(row: Row) -> Sample | Drop:
     """One row of either layout as a question with a whole number for an answer."""
-    return competition_sample(row, DESCRIPTION.name)
+    about = f"{row.values.get('url')} {row.values.get('year')}"
+    years = re.findall(r"(?<!\d)(?:19|20)\d\d(?!\d)", about)
+    return Drop("not of 2024") if years and "2024" not in years else competition_sample(row, DESCRIPTION.name)
 
 
 def key(row: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ _BOX = re.compile(
     r"\\(?:boxed|fbox)\s*(?:(?P<brace>\{)"
     r"|(?P<bare>(?>-?\d+(?:\.\d+)?)(?![\w/^\\{]|,\d)|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}))"
 )
+_DATA_URL = re.compile(r"\s*data:image/[\w.+-]+;base64,")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _HINT = re.compile(r"^\s*Hint:.*?(?:\n|(?=Question:))", re.DOTALL)
@@ -45,7 +47,8 @@ def image_of(cell: Any, row: Row) -> bytes | None:
     """The encoded image of a cell.
 
     Args:
-        cell: {"bytes", "path"}, raw bytes, or a relative path; None, "" and an empty record are no image.
+        cell: {"bytes", "path"}, raw bytes, a relative path, or a text "data:image/...;base64,..."; None, "" and an
+            empty record are no image.
         row: Its row, whose files a path is looked up in.
 
     Returns:
@@ -53,6 +56,8 @@ def image_of(cell: Any, row: Row) -> bytes | None:
     """
     if isinstance(cell, Mapping):
         return bytes(cell["bytes"]) if cell.get("bytes") else image_of(cell.get("path"), row)
+    if isinstance(cell, str) and (match := _DATA_URL.match(cell)):
+        return base64.b64decode(cell[match.end() :])
     if isinstance(cell, str):
         return (row.files.read(cell) or MISSING_IMAGE) if cell.strip() else None
     return bytes(cell) if cell else None

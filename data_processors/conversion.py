@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,12 +48,24 @@ def _checked(sample: Sample) -> Sample | Drop:
         return Drop("number of image marks in its own prompt is not the number of images")
     if MISSING_IMAGE in sample.images:
         return Drop("image file is missing")
+    if not _is_unicode(sample):
+        return Drop("text is not valid Unicode")
     for image in sample.images:
         try:
             open_image(image, sample.id)
         except DataError:
             return Drop("image cannot be decoded")
     return sample
+
+
+def _is_unicode(sample: Sample) -> bool:
+    """Whether no text holds half of a surrogate pair, which JSON can spell and no file can store."""
+    texts = {name: value for name, value in vars(sample).items() if name not in ("images", "tolerance")}
+    try:
+        json.dumps(texts, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass

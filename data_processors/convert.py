@@ -15,13 +15,14 @@ import os
 import shutil
 import signal
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from glob import escape
 from itertools import chain, islice
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from mm_agrae.records import Sample
 PIECE = ROW_GROUP
 # Pieces handed out per worker: one that it works on and one that waits.
 IN_FLIGHT = 2
+NUM_DIGITS = 12
 DROPS_NAME = "drops.jsonl"
 
 Job = tuple[tuple[Row, ...], Path]
@@ -63,7 +65,8 @@ def convert(
         source: Its files; all splits that it was opened with are converted.
         out: The folder to make; it may exist if it is empty.
         workers: Processes that convert; None takes one per core. 1 converts in this process.
-        on_rows: Called with the number of rows that were done, for a progress bar.
+        on_rows: Called with the number of rows that are done, copies and parts of an earlier call included; for a
+            progress bar.
 
     Returns:
         The manifest of the folder. Beside it stands drops.jsonl, with a line for every run of dropped rows.
@@ -80,10 +83,13 @@ def convert(
     with _locked(unfinished, out):
         parts = _Parts(unfinished / "parts")
         work = partial(write_part, processor, arrow_schema())
-        _convert_parts(work, parts.missing(processor, source), workers or num_cores(), on_rows or (lambda _: None))
+        on_rows = on_rows or (lambda _: None)
+        _convert_parts(work, parts.missing(processor, source, on_rows), workers or num_cores(), on_rows)
         manifest = _merge(processor, source, hashes, parts, unfinished / "whole")
+        refuse_taken(out)  # another conversion, of other files, may have ended here meanwhile
         (unfinished / "whole").rename(out)
         shutil.rmtree(unfinished)
+    _remove_leftovers(out)
     return manifest
 
 
@@ -109,23 +115,28 @@ class _Parts:
         self.splits: dict[str, _Split] = {}
         folder.mkdir(exist_ok=True)
 
-    def missing(self, processor: Processor, source: Source) -> Iterator[Job]:
-        """Rows of the parts that are not there yet, and the file to make of them."""
+    def missing(self, processor: Processor, source: Source, on_rows: Callable[[int], None]) -> Iterator[Job]:
+        """Rows of the parts that are not there yet, and the file to make of them; other rows are counted as done."""
         for number, split in enumerate(source.parts):
             found = self.splits[split] = _Split()
-            rows = self._new_rows(processor, source.rows(split), found)
+            rows = self._new_rows(processor, source.rows(split), found, on_rows)
             while piece := tuple(islice(rows, PIECE)):
                 file = self.folder / f"{number}-{len(found.files):07d}.parquet"
                 found.files.append(file)
-                if not is_whole(file):
+                if is_whole(file):
+                    on_rows(len(piece))
+                else:
                     yield piece, file
 
     @staticmethod
-    def _new_rows(processor: Processor, rows: Iterator[Row], found: _Split) -> Iterator[Row]:
+    def _new_rows(
+        processor: Processor, rows: Iterator[Row], found: _Split, on_rows: Callable[[int], None]
+    ) -> Iterator[Row]:
         seen = Repeats()
         for row in rows:
             found.num_rows += 1
             if is_repeat(processor, row, seen):
+                on_rows(1)
                 last = found.repeats[-1] if found.repeats else None
                 if last and last.last + 1 == row.index:
                     found.repeats[-1] = Run(last.first, row.index, REPEATED_ROW)
@@ -138,16 +149,19 @@ class _Parts:
 def _convert_parts(work: Work, jobs: Iterator[Job], workers: int, on_rows: Callable[[int], None]) -> None:
     limit = IN_FLIGHT * workers
     # A handful of pieces is done before the workers have started.
-    first = list(islice(jobs, limit)) if workers > 1 else []
-    if len(first) < limit:
-        for rows, file in chain(first, jobs):
+    first = deque(islice(jobs, limit) if workers > 1 else [])
+    is_small = len(first) < limit
+    # Taken out one by one: what is done must not stay in memory.
+    all_jobs = chain((first.popleft() for _ in range(len(first))), jobs)
+    if is_small:
+        for rows, file in all_jobs:
             on_rows(work(rows, file))
         return
     # Forking a process that holds threads (a progress bar, torch) can deadlock, so workers start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as executor:
         try:
-            for count in in_flight(executor, work, chain(first, jobs), limit=limit):
+            for count in in_flight(executor, work, all_jobs, limit=limit):
                 on_rows(count)
         except BrokenProcessPool as error:
             raise EngineError(
@@ -260,7 +274,14 @@ def _fingerprint(processor: Processor, source: Source, hashes: Mapping[str, str]
     code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(__file__).parent.glob("*.py"))]
     asked = [processor.description.name, list(source.parts), FORMAT_VERSION, mm_agrae.__version__, PIECE]
     words = json.dumps([dict(hashes), beside, code, asked])
-    return hashlib.sha256(words.encode()).hexdigest()[:12]
+    return hashlib.sha256(words.encode()).hexdigest()[:NUM_DIGITS]
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Parts of other conversions into `out` (of changed files, say) that nobody works on: `out` is taken now."""
+    for folder in out.parent.glob(f".{escape(out.name)}.{'[0-9a-f]' * NUM_DIGITS}.conversion"):
+        with suppress(DataError), _locked(folder, out):
+            shutil.rmtree(folder)
 
 
 @contextmanager

@@ -51,8 +51,16 @@ def row_files(names: Sequence[str], part: Part, configs: Configs) -> list[str]:
 
 
 def matching(names: Sequence[str], glob: str) -> list[str]:
-    """The names that a glob means; "**/" also means no folder at all."""
-    return [name for name in names if fnmatchcase(name, glob) or fnmatchcase(name, glob.replace("**/", ""))]
+    """The names that a glob means: "*" stays within its folder, "**" is any number of folders, none included."""
+    return [name for name in names if _means(glob.split("/"), name.split("/"))]
+
+
+def _means(glob: Sequence[str], name: Sequence[str]) -> bool:
+    if not glob or not name:
+        return not glob and not name
+    if glob[0] == "**":
+        return any(_means(glob[1:] or ["*"], name[start:]) for start in range(len(name)))
+    return fnmatchcase(name[0], glob[0]) and _means(glob[1:], name[1:])
 
 
 def card_configs(readme: Path) -> Configs:
@@ -60,13 +68,16 @@ def card_configs(readme: Path) -> Configs:
 
     A configuration that is marked as the default one is also under the name "default".
     """
-    match = readme.is_file() and re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8"), re.DOTALL)
+    match = readme.is_file() and re.match(r"---\n(.*?)\n---", readme.read_text("utf-8", "replace"), re.DOTALL)
     try:
         head = yaml.safe_load(match[1]) if match else None
     except yaml.YAMLError:
         return {}
     found: dict[str, Mapping[str, tuple[str, ...]]] = {}
-    for config in (head.get("configs") or []) if isinstance(head, dict) else []:
+    configs = head.get("configs") if isinstance(head, dict) else None
+    for config in configs if isinstance(configs, list) else []:
+        if not isinstance(config, dict):
+            continue
         splits = _splits(config.get("data_files"), config.get("data_dir"))
         found[str(config.get("config_name", "default"))] = splits
         if config.get("default"):
@@ -94,6 +105,8 @@ def _card_globs(part: Part, configs: Configs) -> tuple[str, ...]:
 def _named_after(rows: Sequence[str], part: Part) -> list[str]:
     """Files that bear the name of the split; "test" does not mean "testmini"."""
     folders = [part.config, f"data/{part.config}", f"{part.config}/data"] if part.config else ["", "data", "default"]
+    if part.config == part.split:
+        folders.append("")  # a configuration of one split is often one file of this name
     endings = "|".join(re.escape(suffix) for suffix in SUFFIXES)
     name = re.compile(rf"{re.escape(part.split)}(?:[-.][^/]*|_\d+|/[^/]+)?(?:{endings})")
     for folder in folders:

@@ -16,6 +16,8 @@ from mm_agrae.errors import DataError
 # Rows with pictures take megabytes: few are read at a time.
 BATCH = 16
 READ_CHARS = 1 << 20
+# A row that does not end before is broken: reading on would only cost time, and more with every piece.
+MAX_ROW_CHARS = 64 << 20
 _BETWEEN = re.compile(r"[\s,]*")
 # The column of a JSON object's keys, where the rows are its values.
 KEY_COLUMN = "key"
@@ -85,7 +87,7 @@ def _json_rows(stream: TextIO, path: Path) -> Iterator[RawRow]:
 
 def _array_rows(stream: TextIO, path: Path) -> Iterator[RawRow]:
     """The objects of an array, read piece by piece."""
-    decoder = json.JSONDecoder()
+    decoder, offset = json.JSONDecoder(), 0
     buffer = stream.read(READ_CHARS)
     place = buffer.index("[") + 1
     while True:
@@ -94,11 +96,16 @@ def _array_rows(stream: TextIO, path: Path) -> Iterator[RawRow]:
             return
         try:
             row, end = decoder.raw_decode(buffer, place)
+        except RecursionError as error:
+            raise DataError(f"{path} is nested too deeply at character {offset + place}. Mend the file.") from error
         except json.JSONDecodeError as error:
-            more = stream.read(READ_CHARS)
+            more = stream.read(READ_CHARS) if len(buffer) - place < MAX_ROW_CHARS else ""
             if not more:
-                raise DataError(f"{path} is no whole JSON array ({error}). Restore the file.") from error
-            buffer, place = buffer[place:] + more, 0
+                raise DataError(
+                    f"{path} is no whole JSON array: what starts at character {offset + place} is no whole row within "
+                    f"{len(buffer) - place} characters ({error.msg}). Restore the file."
+                ) from error
+            buffer, place, offset = buffer[place:] + more, 0, offset + place
             continue
         yield _checked(row, path)
         place = end
@@ -109,7 +116,7 @@ def _object_rows(stream: TextIO, path: Path) -> Iterator[RawRow]:
     first = stream.readline()
     try:
         row = json.loads(first)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         row = None
     rest = stream.readline() if row is not None else ""
     stream.seek(0)
@@ -120,7 +127,7 @@ def _object_rows(stream: TextIO, path: Path) -> Iterator[RawRow]:
         return
     try:
         rows = json.load(stream)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is neither JSON lines nor one JSON value ({error}). Restore the file.") from error
     for key, values in rows.items():
         yield {KEY_COLUMN: key, **_checked(values, path)}
@@ -129,7 +136,7 @@ def _object_rows(stream: TextIO, path: Path) -> Iterator[RawRow]:
 def _line(line: str, number: int, path: Path) -> RawRow:
     try:
         return _checked(json.loads(line), path)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"line {number} of {path} is no JSON ({error}). Mend or remove it.") from error
 
 

@@ -23,7 +23,7 @@ from data_processors.layout import README, card_configs, matching, row_files
 from data_processors.rows import column_names, read_rows
 from mm_agrae.errors import ConfigError, DataError
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LOCAL = "local"
 
 PartFiles = tuple[tuple[Part, tuple[Path, ...]], ...]
@@ -119,6 +119,8 @@ def open_source(description: Description, place: str, splits: Sequence[str], *, 
 
 def _parts(description: Description, split: str) -> tuple[Part, ...]:
     if not description.splits:
+        if "/" in split:
+            raise ConfigError(f"split is {split!r}, but it names a file, so it must be without '/'. Name another.")
         return (Part(split=split),)
     if split not in description.splits:
         near = difflib.get_close_matches(split, description.splits, n=1)
@@ -155,7 +157,7 @@ def _fetch(
         raise DataError(f"{place} is neither a file, a folder nor a hub id (owner/name). Give one of these.")
     # Imported here: it takes a while, which no command that reads local files should pay.
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # A failed connection is an error of the HTTP library below the hub's, which differs between its versions; the
     # first base of the hub's own error is that library's.
@@ -170,7 +172,7 @@ def _fetch(
         needed += [name for glob in (*description.archives, *description.images) for name in matching(names, glob)]
         patterns = [escape(name) for name in dict.fromkeys([*needed, *([README] if card else [])])]
         folder = snapshot_download(place, repo_type="dataset", revision=commit, allow_patterns=patterns)
-    except (OSError, http_error) as error:
+    except (OSError, HFValidationError, http_error) as error:
         raise DataError(
             f"{place!r} is nothing on disk, and cannot be fetched from the hub ({error}). Check the spelling and the "
             "connection, or give a local copy."

@@ -24,11 +24,13 @@ from data_processors.visual_gym.families import (
 from data_processors.visual_gym.problem import DIFFICULTIES
 from mm_agrae.data.columns import content_hash
 from mm_agrae.data.dataset import write_dataset
-from mm_agrae.data.manifest import Manifest
+from mm_agrae.data.manifest import Manifest, Origin
 from mm_agrae.errors import DataError
 from mm_agrae.records import Sample
 from mm_agrae.seeding import seed_for
 
+# Every problem is drawn here: nobody else has a right in it.
+OWN = Origin(licence="own work")
 CHUNK = 32
 # A cell that repeats itself this often in a row is taken to have no more distinct problems.
 MAX_REPEATS = 40
@@ -125,7 +127,7 @@ def write_gym(
     seen = _Seen()
     with _drawer(num_processes or _num_cores(), num + held_out) as draw:
         splits = {name: _split(plan, name, count, seen, draw) for name, count in (("test", held_out), ("train", num))}
-        return write_dataset(splits, out, source=SOURCE, seed=seed, on_sample=on_sample)
+        return write_dataset(splits, out, source=SOURCE, seed=seed, origin=OWN, on_sample=on_sample)
 
 
 def _split(plan: _Plan, split: str, count: int, seen: _Seen, draw: Draw) -> Iterator[Sample]:

@@ -28,10 +28,17 @@ def check(
         typer.Option(help="Model folder (weights are not read): count prompt tokens as this model sees them."),
     ] = None,
     max_prompt_tokens: Annotated[
-        int, typer.Option(help="Budget that prompts are counted against.", min=1)
-    ] = _ROLLOUT.max_prompt_tokens,
-    min_pixels: Annotated[int, typer.Option(help="As images.min_pixels of a recipe.", min=1)] = _IMAGES.min_pixels,
-    max_pixels: Annotated[int, typer.Option(help="As images.max_pixels of a recipe.", min=1)] = _IMAGES.max_pixels,
+        Optional[int],  # noqa: UP045
+        typer.Option(help=f"Budget that prompts are counted against; default {_ROLLOUT.max_prompt_tokens}.", min=1),
+    ] = None,
+    min_pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help=f"As images.min_pixels of a recipe; default {_IMAGES.min_pixels}.", min=1),
+    ] = None,
+    max_pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help=f"As images.max_pixels of a recipe; default {_IMAGES.max_pixels}.", min=1),
+    ] = None,
 ) -> None:
     """Look for broken answer keys, duplicates, leaks into benchmarks, bad images and licences that bar training.
 
@@ -45,8 +52,14 @@ def check(
 
     if not training and not against:
         raise ConfigError("no data set was named, but there must be one to check. Give folders, or --against FOLDER.")
+    if not processor and (max_prompt_tokens or min_pixels or max_pixels):
+        raise ConfigError(
+            "--max-prompt-tokens, --min-pixels or --max-pixels was given without --processor, but only a model counts "
+            "tokens. Add --processor, or leave them out."
+        )
     folders = [*(training or ()), *(against or ())]
-    budget = _budget(processor, max_prompt_tokens, min_pixels, max_pixels) if processor else None
+    pixels = (min_pixels or _IMAGES.min_pixels, max_pixels or _IMAGES.max_pixels)
+    budget = _budget(processor, max_prompt_tokens or _ROLLOUT.max_prompt_tokens, *pixels) if processor else None
     with VerifierPool() as pool, progress_bar("checking", count_rows(folders)) as advance:
         report = run_check(training or [], against or [], budget=budget, pool=pool, on_rows=advance)
     write_check(out, report)

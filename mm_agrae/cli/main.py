@@ -110,7 +110,11 @@ def main() -> None:
             raise SystemExit(2) from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: the disk is full{where}. Free space; a run goes on with --resume.", file=sys.stderr, flush=True)
+        print(
+            f"error: the disk is full{where}. Free space and run the same command again, a run with --resume.",
+            file=sys.stderr,
+            flush=True,
+        )
         raise SystemExit(2) from error
 
 

@@ -19,10 +19,14 @@ _TERMS: Mapping[str, str] = {
 # hide such problems from a comparison of text and pictures.
 SHARED_SOURCES: Mapping[str, tuple[str, ...]] = {
     "amc23": ("deepscaler", "openr1_math", "virl39k"),
-    "math500": ("math", "deepscaler", "openr1_math", "virl39k"),
+    "geometry3k": ("geometry3k_choice", "mathv360k"),
+    "geometry3k_choice": ("geometry3k", "mathv360k"),
+    "geoqa": ("geoqa_r1v", "mathv360k", "multimodal_open_r1"),
+    "math500": ("math", "math12k", "deepscaler", "openr1_math", "virl39k"),
     "mathverse": ("geoqa_r1v", "geometry3k", "mathv360k", "multimodal_open_r1"),
     "mathvista": ("geoqa_r1v", "geometry3k", "clevr_count", "mathv360k", "multimodal_open_r1", "chartqa"),
     "olympiadbench": ("deepscaler", "openr1_math"),
+    "we_math": ("we_math2",),
 }
 
 

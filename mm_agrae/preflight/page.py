@@ -198,11 +198,11 @@ def _method() -> Section:
     return Section(
         "How rows are compared",
         (
-            "Text: Unicode NFKC, one case, without image marks, LaTeX layout, punctuation and the usual instructions on "
-            "how to answer; any other sentence that a set adds hides a problem from the comparison. Options are taken "
-            "out of the question, and their order and letters do not matter. Rows with pictures match by the question "
-            "without its options; rows without pictures need equal options, unless one side has none and the question has "
-            f"at least {LONG_QUESTION} words.",
+            "Text: Unicode NFKC, one case, without image marks, LaTeX layout, punctuation and the usual instructions "
+            "on how to answer; any other sentence that a set adds hides a problem from the comparison. Options are "
+            "taken out of the question, and their order and letters do not matter. Rows with pictures match by the "
+            "question without its options; rows without pictures need equal options, unless one side has none and "
+            f"the question has at least {LONG_QUESTION} words.",
             f"Pictures: perceptual hashes differ in at most {MAX_SHORT_DISTANCE} of 64 and {MAX_LONG_DISTANCE} of 256 "
             "bits. Resized and recompressed copies are found; crops, mirror images and redrawn figures are not, and "
             "two charts that differ in a single label may look alike: what is near is for you to judge. A picture of "

@@ -56,6 +56,7 @@ def files(tmp_path: Path) -> Files:
         ("../secret.png", None),
         ("images/../../secret.png", None),
         ("images", None),
+        ("x" * 5000, None),
         ("gone.png", None),
         ("", None),
     ],
@@ -68,6 +69,15 @@ def test_an_archive_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_text("version https://git-lfs.github.com/spec/v1\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.zip is no whole zip archive .*`git lfs pull`"):
         Files(archives=(tmp_path / "a.zip",)).read("a.png")
+
+
+def test_a_member_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_processors.files.MAX_MEMBER", 1 << 20)
+    write_zip(tmp_path / "a.zip", {"a.png": bytes(1 << 20), "b.png": bytes((1 << 20) + 1)})
+    files = Files(archives=(tmp_path / "a.zip",))
+    assert files.read("a.png") == bytes(1 << 20)
+    with pytest.raises(MemberError, match="larger than 1 MB"):
+        files.read("b.png")
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -97,6 +107,7 @@ def test_a_broken_member_of_an_archive(tmp_path: Path, encrypted: bool) -> None:
         (b"x", b"x"),
         ("images/a.png", b"loose"),
         ("gone.png", MISSING_IMAGE),
+        ("data:image/png;base64,eA==", b"x"),
     ],
 )
 def test_images(files: Files, cell: Any, image: bytes | None) -> None:

@@ -5,19 +5,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_processors import PROCESSORS
-from data_processors.conversion import REPEATED_ID, REPEATED_ROW
+from data_processors.conversion import REPEATED_ID, REPEATED_ROW, convert_row
 from data_processors.convert import DROPS_NAME, PIECE, convert, in_flight
 from data_processors.description import Drop, Part, Processor, Row
 from data_processors.files import Files
 from data_processors.math_text import DESCRIPTION
 from data_processors.math_text import convert as math_row
-from data_processors.parts import Run, joined
+from data_processors.parts import Run, joined, write_part
 from data_processors.sources import Source, open_source
 from mm_agrae.data.dataset import OutputExistsError, open_dataset
 from mm_agrae.data.manifest import read_manifest
@@ -95,7 +96,9 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_conversion_goes_on_and_ends_in_the_same_bytes(raw: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_conversion_goes_on_and_ends_in_the_same_bytes(
+    raw: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script, out = tmp_path / "killed.py", tmp_path / "math"
     script.write_text(KILLED, encoding="utf-8")
     # Workers inherit the pipe: run() returns only when they have ended too.
@@ -105,8 +108,16 @@ def test_a_killed_conversion_goes_on_and_ends_in_the_same_bytes(raw: Path, whole
     assert list(tmp_path.glob(".math.*.conversion/parts/*.parquet"))
 
     counts: list[int] = []
+    made: list[int] = []
+
+    def write(*arguments: Any) -> int:
+        made.append(write_part(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr("data_processors.convert.write_part", write)
     manifest = convert(MATH, math_source(raw), out, workers=1, on_rows=counts.append)
-    assert sum(counts) <= NUM_ROWS + 1 - 3 * PIECE, "parts that were whole are made again"
+    assert sum(made) <= NUM_ROWS + 1 - 3 * PIECE, "parts that were whole are made again"
+    assert sum(counts) == NUM_ROWS + 1
     # The place, told in the manifest, is the only thing that could differ, and here it is the same.
     assert contents(out) == contents(whole)
     assert manifest == read_manifest(whole)
@@ -123,8 +134,11 @@ def test_parts_of_other_rows_are_not_taken_up(raw: Path, tmp_path: Path) -> None
         convert(MATH, source, out, workers=1, on_rows=stop)
     other = tmp_path / "other"
     write_parquet(other / "test.parquet", [math_row_values(7)])
+    (tmp_path / f".math.more.{'0' * 12}.conversion").mkdir()
     convert(MATH, open_source(DESCRIPTION, str(other), ["test"]), out, workers=1)
     assert [sample.target for sample in open_dataset(out, "test")] == ["8"]
+    # Nobody can go on with the parts of the first; those of a folder "math.more" are none of ours.
+    assert [path.name for path in tmp_path.glob(".math.*")] == [f".math.more.{'0' * 12}.conversion"]
 
 
 def test_a_torn_part_is_made_again(raw: Path, whole: Path, tmp_path: Path) -> None:
@@ -158,6 +172,18 @@ def test_two_conversions_into_one_folder_do_not_mix(raw: Path, tmp_path: Path) -
 
     convert(MATH, source, out, workers=1, on_rows=start_another)
     assert len(open_dataset(out, "test")) == 1
+
+
+def test_a_folder_that_another_conversion_made_meanwhile_is_not_touched(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "math"
+
+    def take(count: int) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "theirs").write_bytes(b"theirs")
+
+    with pytest.raises(OutputExistsError):
+        convert(MATH, math_source(raw), out, workers=1, on_rows=take)
+    assert contents(out) == {"theirs": b"theirs"}
 
 
 class Counting(Executor):
@@ -210,7 +236,9 @@ def test_repeated_rows_and_ids_are_dropped(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", rows)
     source = open_source(DESCRIPTION, str(tmp_path), ["train"])
     processor = Processor(description=DESCRIPTION, convert=named_row, key=lower_key)
-    manifest = convert(processor, source, tmp_path / "out", workers=1)
+    counts: list[int] = []
+    manifest = convert(processor, source, tmp_path / "out", workers=1, on_rows=counts.append)
+    assert sum(counts) == len(rows)
     assert [sample.id for sample in open_dataset(tmp_path / "out", "train")] == ["1", "2", "7", "8"]
     assert manifest.origin.drops == {"train": {REPEATED_ID: 1, REPEATED_ROW: 3}}
     lines = (tmp_path / "out" / DROPS_NAME).read_text(encoding="utf-8").splitlines()
@@ -271,11 +299,16 @@ def test_a_broken_member_of_an_archive_drops_its_row(tmp_path: Path) -> None:
 
 
 def test_a_row_that_a_processor_stumbles_over_is_dropped() -> None:
-    from data_processors.conversion import convert_row
-
     row = Row(values={}, index=0, split="train", part=Part(split="train"), files=Files())
     assert convert_row(MATH, row) == Drop("not a row of this data set (KeyError)")
     assert math_row(Row(values=math_row_values(1), index=0, split="train", part=row.part, files=Files()))
+
+
+def test_half_a_surrogate_pair_drops_its_row() -> None:
+    row = Row(values=math_row_values(1), index=0, split="train", part=Part(split="train"), files=Files())
+    broken = {**math_row_values(1), "problem": "What is \ud83d?"}
+    assert convert_row(MATH, replace(row, values=broken)) == Drop("text is not valid Unicode")
+    assert isinstance(convert_row(MATH, replace(row, values={**broken, "problem": "What is \U0001f600?"})), Sample)
 
 
 def test_runs_are_joined() -> None:

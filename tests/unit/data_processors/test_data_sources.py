@@ -20,7 +20,7 @@ from data_processors.layout import card_configs, row_files
 from data_processors.rows import READ_CHARS, read_rows
 from data_processors.sources import open_source
 from mm_agrae.errors import ConfigError, DataError
-from tests.fixtures.tables import write_json, write_json_lines, write_parquet
+from tests.fixtures.tables import write_json, write_json_lines, write_parquet, write_zip
 
 TWO_PARTS = Description(
     name="two",
@@ -48,6 +48,10 @@ ROWS = [{"q": "1"}, {"q": "2"}, {"q": "3"}]
         (Part(split="train", config="socratic"), ["socratic/train/0000.parquet"]),
         (Part(split="train", files=("39K*.parquet",)), ["39Krelease.parquet"]),
         (Part(split="x", files=("**/*.jsonl",)), ["dev.jsonl"]),
+        (Part(split="x", files=("*.parquet",)), ["39Krelease.parquet"]),
+        (Part(split="x", files=("**/train*/*",)), ["socratic/train/0000.parquet"]),
+        (Part(split="x", files=("socratic/**",)), ["socratic/train/0000.parquet"]),
+        (Part(split="dev", config="dev"), ["dev.jsonl"]),
     ],
 )
 def test_files_are_told_from_their_names(part: Part, found: list[str]) -> None:
@@ -95,11 +99,18 @@ def test_the_data_card_decides_before_names(tmp_path: Path, head: str, part: Par
     assert row_files(names, part, card_configs(tmp_path / "README.md")) == [f"{found}.json"]
 
 
-@pytest.mark.parametrize("text", ["# no head", "---\n: [\n---\n", "---\nlicense: mit\n---\n"])
+@pytest.mark.parametrize(
+    "text", ["# no head", "---\n: [\n---\n", "---\nlicense: mit\n---\n", "---\nconfigs: [a, b]\n---\n"]
+)
 def test_a_card_that_lists_no_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     assert card_configs(tmp_path / "README.md") == {}
     assert card_configs(tmp_path / "none.md") == {}
+
+
+def test_a_card_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_bytes("---\nconfigs: [{data_files: x.json}]\n---\nMünchen".encode("latin-1"))
+    assert card_configs(tmp_path / "README.md") == {"default": {"train": ("x.json",)}}
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -148,6 +159,8 @@ def test_rows_by_their_key(tmp_path: Path, indent: int | None) -> None:
         ("a.json", "nothing", r"starts with 'n', but JSON of rows starts with \[ or {"),
         ("a.jsonl", '{"q": 1}\n{"q": \n', "line 2 of .* is no JSON"),
         ("a.json", '{"a": {"q": 1}, "b": ', "neither JSON lines nor one JSON value"),
+        ("a.json", '[{"q": 1}, {"q": ' + "[" * 100_000, "nested too deeply at character 11"),
+        ("a.jsonl", '{"q": 1}\n{"q": ' + "[" * 100_000, "line 2 of .* is no JSON"),
         ("a.csv", "q\n1\n", "must end in .parquet, .json or .jsonl"),
     ],
 )
@@ -155,6 +168,13 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, text: str, words: 
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=words):
         list(read_rows(tmp_path / name))
+
+
+def test_a_broken_row_is_not_looked_for_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_processors.rows.MAX_ROW_CHARS", 2 * READ_CHARS)
+    (tmp_path / "a.json").write_text('[{"q": 1}, {"q": "' + "x" * 9 * READ_CHARS + '"}]', encoding="utf-8")
+    with pytest.raises(DataError, match=r"at character 11 is no whole row within (2|3)\d{6} characters \(Unterminated"):
+        list(read_rows(tmp_path / "a.json"))
 
 
 def draw_two(folder: Path) -> Path:
@@ -216,9 +236,28 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         open_source(TWO_PARTS, str(path), ["train"])
 
 
-def test_a_place_that_is_none() -> None:
+@pytest.mark.parametrize("place", ["/no/such/place", "../nothing", "./nothing", "a/b/c"])
+def test_a_place_that_is_none(place: str) -> None:
     with pytest.raises(DataError, match="neither a file, a folder nor a hub id"):
-        open_source(TWO_PARTS, "/no/such/place", ["train"])
+        open_source(TWO_PARTS, place, ["train"])
+
+
+def test_a_place_that_the_hub_takes_for_no_id() -> None:
+    with pytest.raises(DataError, match="cannot be fetched from the hub"):
+        open_source(TWO_PARTS, "some--body/two..", ["train"])
+
+
+def test_a_split_that_cannot_name_a_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{"problem": "q", "answer": "1", "images": []}])
+    with pytest.raises(ConfigError, match=r"split is 'x/train'.* without '/'"):
+        open_source(PROCESSORS["easyr1"].description, str(path), ["x/train"])
+
+
+def test_archives_below_other_folders_are_not_opened(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", ROWS)
+    for place in ("a.zip", "other/b.zip"):
+        write_zip(tmp_path / place, {"x.png": b"x"})
+    assert open_source(TWO_PARTS, str(tmp_path / "a.parquet"), ["train"]).files.archives == (tmp_path / "a.zip",)
 
 
 def test_the_hub_is_read_as_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ def test_families_and_difficulties_are_even_and_splits_disjoint(tmp_path: Path) 
     )
     assert len(calls) == 120
     assert manifest.splits["train"].families == {"charts/bar_sum": 30, "counting/circles": 30, "counting/colour": 30}
+    assert manifest.origin.licence == "own work"
     assert set(manifest.splits["test"].difficulties.values()) == {6}
     hashes = [{content_hash(s) for s in open_dataset(tmp_path / "g", split)} for split in ("train", "test")]
     assert (len(hashes[0]), len(hashes[1]), len(hashes[0] & hashes[1])) == (90, 30, manifest.split_overlap)

@@ -1,6 +1,7 @@
 """Benchmarks in text: MATH-500, AIME, AMC, Minerva, OlympiadBench."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,13 @@ def test_aime24_reads_both_layouts_and_padded_answers(tmp_path: Path) -> None:
     assert samples[3].own_prompt is not None
     assert samples[3].own_prompt.startswith("Solve the problem.")
     assert samples[3].question == "Find 3 \\cdot 7."
+
+
+@pytest.mark.parametrize("year", [{"year": 2023}, {"url": "https://example.org/wiki/2022_AIME_I_Problems/Problem_1"}])
+def test_aime24_is_of_2024(year: dict[str, Any]) -> None:
+    assert drop_reason("aime24", {"problem": "Find 5^2.", "answer": "025", **year}) == "not of 2024"
+    of_2024 = {name: str(text).replace("2022", "2024").replace("2023", "2024") for name, text in year.items()}
+    assert convert_one("aime24", {"problem": "Find 5^2.", "answer": "025", **of_2024}).target == "25"
 
 
 def test_aime24_takes_the_answer_from_the_solution_when_it_has_no_column() -> None:

@@ -11,10 +11,13 @@ import pytest
 from check_sets import CLEAN, chart, ids, jpeg, png, report_on, sample, write
 from PIL import Image
 
+from data_processors import PROCESSORS
+from mm_agrae.cli.data_check import check as check_command
 from mm_agrae.data.images import encode_png
 from mm_agrae.data.manifest import Origin
 from mm_agrae.errors import ConfigError
 from mm_agrae.preflight.check import count_rows
+from mm_agrae.preflight.licences import SHARED_SOURCES
 from mm_agrae.records import Sample
 
 ONE, TWO, THREE = (120, 40, 90), (30, 110, 60, 80), (20, 50, 140)
@@ -228,3 +231,19 @@ def test_the_profile_of_the_set_decides(tmp_path: Path) -> None:
     for profile in ("gsm8k_strict", "chartqa", "generic"):
         origin = Origin(processor=CLEAN.processor, licence="MIT", profile=profile)
         assert not +report_on(write(tmp_path / profile, origin=origin, train=rows)).findings.counts
+
+
+def test_sets_with_shared_sources_are_sets_that_are_known() -> None:
+    assert {
+        benchmark for benchmark in SHARED_SOURCES if "benchmark" not in PROCESSORS[benchmark].description.uses
+    } == set()
+    training = {name for related in SHARED_SOURCES.values() for name in related}
+    assert {name for name in training if "training" not in PROCESSORS[name].description.uses} == set()
+    assert "math12k" in SHARED_SOURCES["math500"]
+    assert "we_math2" in SHARED_SOURCES["we_math"]
+
+
+@pytest.mark.parametrize("option", ["max_prompt_tokens", "min_pixels", "max_pixels"])
+def test_a_token_budget_needs_a_model(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')}.* without --processor"):
+        check_command([tmp_path], tmp_path / "out", **{option: 100})
