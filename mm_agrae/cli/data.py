@@ -109,6 +109,11 @@ def convert(
     processor = processor_named(name)
     if not (place := source or processor.description.hub_id):
         raise ConfigError(f"{name!r} has no place on the hub. Name a file or folder with --source.")
+    if Path(place).is_dir() and out.resolve().is_relative_to(Path(place).resolve()):
+        raise ConfigError(
+            f"--out is {out}, inside the source {place}, where the next conversion would take it for rows. Name a "
+            "folder elsewhere."
+        )
     splits = [each.strip() for each in split.split(",") if each.strip()]
     opened = open_source(processor.description, place, splits, revision=revision or None)
     known = [num_rows(path) for path in opened.row_files()]

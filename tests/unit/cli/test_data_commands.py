@@ -42,6 +42,11 @@ def test_every_data_set_is_listed() -> None:
     assert {line.count("|") for line in table} == {9}
 
 
+def test_a_data_set_is_not_written_into_its_source(geometry: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--out is .*, inside the source"):
+        run("convert", "geometry3k", "--source", geometry, "--split", "train", "--out", geometry / "set")
+
+
 def test_a_data_set_is_converted_and_shown(geometry: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     told = run("convert", "geometry3k", "--source", geometry, "--split", "train,test", "--out", out)

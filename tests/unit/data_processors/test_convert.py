@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from data_processors import PROCESSORS
 from data_processors.conversion import REPEATED_ID, REPEATED_ROW, convert_row
-from data_processors.convert import DROPS_NAME, PIECE, convert, in_flight
+from data_processors.convert import DROPS_NAME, PIECE, _convert_parts, convert, in_flight
 from data_processors.description import Drop, Part, Processor, Row
 from data_processors.files import Files
 from data_processors.math_text import DESCRIPTION
@@ -216,6 +217,26 @@ def test_only_so_many_rows_are_in_memory() -> None:
         executor.waiting -= 1
         assert len(read) - done <= 4
     assert (executor.most, len(read)) == (4, 20)
+
+
+def test_rows_that_are_done_are_let_go() -> None:
+    alive: list[weakref.ref[Row]] = []
+
+    def jobs() -> Iterator[tuple[tuple[Row, ...], Path]]:
+        for number in range(3):
+            row = Row(values={}, index=number, split="train", part=Part(split="train"), files=Files())
+            alive.append(weakref.ref(row))
+            rows = (row,)
+            del row
+            yield rows, Path(str(number))
+
+    def count(rows: tuple[Row, ...], file: Path) -> int:
+        assert all(reference() is None for reference in alive[: rows[0].index])
+        return 1
+
+    counts: list[int] = []
+    _convert_parts(count, jobs(), 8, counts.append)
+    assert counts == [1, 1, 1]
 
 
 def named_row(row: Row) -> Sample | Drop:
