@@ -15,6 +15,7 @@ from mm_agrae.config import RunConfig, load_config
 from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.errors import ConfigError
 from mm_agrae.evaluate.blind import Mode
+from mm_agrae.evaluate.identity import model_digest
 from mm_agrae.evaluate.run import Evaluator, Task, metrics_of
 from mm_agrae.evaluate.summary import lines_of
 from mm_agrae.policy.feed import Feed
@@ -88,7 +89,8 @@ def run_evaluate(
     )
     with closing(session), _verifier(config) as verifier:
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows)
-        evaluator = replace(_evaluator(config, session, engine, _judge(config, verifier)), resume=resume)
+        model = model_digest(session.policy) if session.world.is_main else ""
+        evaluator = replace(_evaluator(config, session, engine, _judge(config, verifier)), model=model, resume=resume)
         session.record(_measure_all(evaluator, session.run_dir, tasks, 0, session.log))
         if blind:
             measure_blind(evaluator, session.run_dir, tasks, blind, session.log)

@@ -30,7 +30,7 @@ class Journal:
 
     Attributes:
         path: Its file.
-        fingerprint: What is measured: problems, settings, seed.
+        fingerprint: What is measured: problems, settings, seed, model.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Journal:
             The number of finished problems.
 
         Raises:
-            CheckpointError: The journal belongs to other problems or settings.
+            CheckpointError: The journal belongs to other problems, settings or weights, or a whole line is damaged.
         """
         if not self.path.exists():
             self.begin()
@@ -60,8 +60,7 @@ class Journal:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                if num_lines == 0:
-                    self._check(line)
+                self._check(line, num_lines)
                 num_lines, end = num_lines + 1, end + len(line)
         if num_lines == 0:
             self.begin()
@@ -84,9 +83,18 @@ class Journal:
             for line in file:
                 yield Entry(**json.loads(line))
 
-    def _check(self, line: bytes) -> None:
-        if json.loads(line) != {"fingerprint": self.fingerprint}:
+    def _check(self, line: bytes, number: int) -> None:
+        try:
+            found = json.loads(line)
+            if number:
+                Entry(**found)
+        except (ValueError, TypeError) as error:
             raise CheckpointError(
-                f"{self.path} was begun with other problems or other settings, so its evaluation cannot go on. "
-                "Restore the data and the protocol card, or start a new run."
+                f"line {number + 1} of {self.path} is damaged ({error}), so its evaluation cannot go on. Remove the "
+                "file to measure this set again."
+            ) from error
+        if not number and found != {"fingerprint": self.fingerprint}:
+            raise CheckpointError(
+                f"{self.path} was begun with other problems, other settings or another model, so its evaluation cannot "
+                "go on. Restore the data, the protocol card and the model, or start a new run."
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -69,6 +69,7 @@ class Evaluator:
 
     Attributes:
         thumbnails: Folder that receives the pictures.
+        model: Digest of the model (see identity.model_digest), on the main process; "" where nothing is resumed.
         resume: Go on with what an interrupted evaluation left behind, instead of measuring anew.
     """
 
@@ -77,6 +78,7 @@ class Evaluator:
     feed: Feed
     ranks: Ranks
     thumbnails: Path
+    model: str = ""
     resume: bool = False
 
     def measure(self, task: Task, folder: Path, *, step: int, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -84,7 +86,8 @@ class Evaluator:
 
         Samples over the token budget are refused, named in the log, counted in the summary and in no figure. Problems
         are saved as they are finished. Every completion has a seed of its own and problems are sampled in the same
-        batches, so an evaluation that was interrupted and resumed ends with the figures of one that was not.
+        batches, so an evaluation that was interrupted and resumed ends with the figures of one that was not. That
+        holds for the same number of processes: with another one batches are others, and so is rounding.
 
         Args:
             task: The set.
@@ -93,23 +96,25 @@ class Evaluator:
             advance: Called with the number of problems just measured by all ranks, for a progress bar.
 
         Returns:
-            The summary (see statistics.summarise), with "refused", "aggregate" and "measured".
+            The summary (see statistics.summarise), with "refused", "fingerprint", "aggregate" and "measured".
 
         Raises:
-            CheckpointError: What is to be resumed was measured on other problems or by other settings.
+            CheckpointError: What is to be resumed was measured on other problems, by other settings or with another
+                model, or is damaged.
             DataError: Every problem was refused, or a sample cannot be used.
         """
         feed = replace(self.feed, config=task.plan.config)
-        prompts = [prompt for prompt in map(feed.admit, task.samples) if prompt]
+        prompts, problems = _admitted(feed, task.samples)
         if not prompts:
             raise DataError(
                 f"all {len(task.samples)} problems of set {task.name!r} are over rollout.max_prompt_tokens "
                 f"{task.plan.config.rollout.max_prompt_tokens}, so there is nothing to measure. Raise it, or lower "
                 "images.max_pixels."
             )
-        measured = self._measured(task, num_refused=len(task.samples) - len(prompts))
+        measured = self._measured(task, problems, num_refused=len(task.samples) - len(prompts))
         check_measurable(measured, task.samples, [prompt.sample for prompt in prompts])
-        journal = Journal(path=folder / f"{task.name}.partial.jsonl", fingerprint=_fingerprint(prompts, measured, step))
+        fingerprint = _fingerprint(measured, step, self.model)
+        journal = Journal(path=folder / f"{task.name}.partial.jsonl", fingerprint=fingerprint)
         summary_file = folder / f"{task.name}.json"
         num_done = self.ranks.broadcast(self._begin(journal, summary_file))
         if num_done is None:
@@ -129,7 +134,7 @@ class Evaluator:
             journal.path.unlink()
         return self.ranks.broadcast(summary)
 
-    def _measured(self, task: Task, *, num_refused: int) -> Measured:
+    def _measured(self, task: Task, problems: str, *, num_refused: int) -> Measured:
         plan, settings = task.plan, task.plan.config.evaluate
         refused = (f"{num_refused} problems refused for long prompts",) if plan.card and num_refused else ()
         return Measured(
@@ -150,7 +155,7 @@ class Evaluator:
                 "evaluate": settings.model_dump(mode="json"),
                 "max_prompt_tokens": plan.config.rollout.max_prompt_tokens,
             },
-            data=task.data,
+            data={**task.data, "problems": problems},
             blind=task.blind,
         )
 
@@ -166,9 +171,10 @@ class Evaluator:
         found = json.loads(summary_file.read_text(encoding="utf-8"))["fingerprint"]
         if found != journal.fingerprint:
             raise CheckpointError(
-                f"{summary_file} was measured on other problems or by other settings than now. Restore the data and "
-                "the protocol card, or start a new run."
+                f"{summary_file} was measured on other problems, by other settings or with another model than now. "
+                "Restore the data, the protocol card and the model, or start a new run."
             )
+        journal.path.unlink(missing_ok=True)  # a kill between the summary and this line leaves it behind
         return None
 
     def _sample(
@@ -236,9 +242,17 @@ def _save(journal: Journal, folder: Path, name: str, *, greedy: bool) -> None:
         write_stream(folder / f"{name}.greedy.jsonl", (json_line(record) for record in best if record))
 
 
-def _fingerprint(prompts: Sequence[Prompt], measured: Measured, step: int) -> str:
-    """Hash of everything but the weights that decides the completions and the figures."""
-    digest = hashlib.blake2b(json.dumps([measured.to_json(), step], sort_keys=True).encode(), digest_size=16)
-    for prompt in prompts:
-        digest.update(f"{prompt.sample.id}\x1f{content_hash(prompt.sample)}\x1e".encode())
-    return digest.hexdigest()
+def _admitted(feed: Feed, samples: Iterable[Sample]) -> tuple[list[Prompt], str]:
+    """The prompts within the token budget, and a hash of all problems."""
+    digest, prompts = hashlib.blake2b(digest_size=16), []
+    for sample in samples:
+        digest.update(f"{sample.id}\x1f{content_hash(sample)}\x1e".encode())
+        if prompt := feed.admit(sample):
+            prompts.append(prompt)
+    return prompts, digest.hexdigest()
+
+
+def _fingerprint(measured: Measured, step: int, model: str) -> str:
+    """Hash of everything that decides the completions and the figures."""
+    decides = json.dumps([measured.to_json(), step, model], sort_keys=True)
+    return hashlib.blake2b(decides.encode(), digest_size=16).hexdigest()

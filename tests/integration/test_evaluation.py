@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import mm_agrae.evaluate.run as evaluate_run
 from mm_agrae.cli.evaluate import eval_diff, rescore
 from mm_agrae.cli.jobs import run_evaluate
 from mm_agrae.errors import CheckpointError, DataError
+from mm_agrae.policy.tiny import build_model_folder
 from mm_agrae.store.run_dir import RunDir
 
 CARD = """\
@@ -112,6 +115,27 @@ def test_other_problems_cannot_be_resumed(
     monkeypatch.setattr("mm_agrae.evaluate.run.content_hash", lambda sample: "another problem")
     with pytest.raises(CheckpointError, match=r"held_out\.json was measured on other problems"):
         run_evaluate(recipe, [], out, ignore, resume=True)
+
+
+def test_another_model_at_the_same_path_cannot_be_resumed(recipe: Path, tmp_path: Path) -> None:
+    text = recipe.read_text(encoding="utf-8")
+    (model,) = re.findall(r"model: \{path: (.+?),", text)
+    shutil.copytree(model, tmp_path / "model")
+    copied = tmp_path / "recipe.yaml"
+    copied.write_text(text.replace(model, str(tmp_path / "model")), encoding="utf-8")
+    out = tmp_path / "run"
+    run_evaluate(copied, [], out, ignore)
+    partial = RunDir(out).eval_at(0) / "held_out.partial.jsonl"
+    partial.write_text("left behind by a kill", encoding="utf-8")
+    run_evaluate(copied, [], out, ignore, resume=True)
+    assert not partial.exists()
+    build_model_folder(
+        tmp_path / "other", architecture="qwen2_5_vl", size="tiny", corpus=["Which colour is square 1?"], seed=1
+    )
+    shutil.rmtree(tmp_path / "model")
+    (tmp_path / "other").rename(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="or with another model than now"):
+        run_evaluate(copied, [], out, ignore, resume=True)
 
 
 def test_a_card_wins_over_the_recipe_and_says_so(recipe: Path, card: Path, tmp_path: Path) -> None:

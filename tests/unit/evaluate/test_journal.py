@@ -36,7 +36,7 @@ def test_a_file_cut_anywhere_goes_on_behind_its_last_whole_line(tmp_path, kept):
 def test_a_journal_of_other_problems_is_refused(tmp_path):
     path = tmp_path / "set.partial.jsonl"
     Journal(path=path, fingerprint="f").begin()
-    with pytest.raises(CheckpointError, match="begun with other problems or other settings"):
+    with pytest.raises(CheckpointError, match="begun with other problems, other settings or another model"):
         Journal(path=path, fingerprint="g").resume()
 
 
@@ -46,3 +46,17 @@ def test_beginning_anew_forgets(tmp_path):
     journal.append([entry(0)])
     journal.begin()
     assert list(journal.entries()) == []
+
+
+@pytest.mark.parametrize("line", [b"{\x00\x00}\n", b"{}\n", b'{"sampled": {}}\n', b"7\n"])
+def test_a_damaged_line_is_named_before_anything_is_sampled(tmp_path, line):
+    journal = Journal(path=tmp_path / "set.partial.jsonl", fingerprint="f")
+    journal.begin()
+    journal.append([entry(0)])
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + line)
+    with pytest.raises(CheckpointError, match=r"line 3 of .*set\.partial\.jsonl is damaged .* Remove the file"):
+        journal.resume()
+    journal.path.write_bytes(line)
+    with pytest.raises(CheckpointError):
+        journal.resume()
