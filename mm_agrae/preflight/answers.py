@@ -21,6 +21,7 @@ _STATED: Mapping[Source, str] = {
     "box": "\\boxed{{{}}}",
     "answer_tag": "<answer>{}</answer>",
     "hashes": "#### {}",
+    "strict_hashes": "#### {}",
     "answer_line": "Answer: {}",
     "phrase": "The answer is {}",
 }

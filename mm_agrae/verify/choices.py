@@ -10,6 +10,20 @@ from mm_agrae.verify.profiles import GENERIC, Profile
 from mm_agrae.verify.units import conversion
 
 _CHOICE = re.compile(r"\(?([A-Za-z])(?:\)|\.|:|、|．|\*\*)?\s*(.*)", re.DOTALL)
+_ANNOUNCED = re.compile(
+    r"(?:the |my )?(?:(?:final|correct|right|best) )?(?:answer|option|choice)(?: is|:)?\s+(?:option |choice )?",
+    re.IGNORECASE,
+)
+_BRACKETS = str.maketrans("（）[]［］【】．：，", "()()()().:,")
+_QUOTES = "\"'“”‘’` "
+# What may follow a bare letter that is the answer: a reason, or a denial of another one.
+_AFTERTHOUGHT = re.compile(r"(?:because|since|as|for|which)\b|(?:,|but|and)\s*(?:it is )?not\b", re.IGNORECASE)
+# Another option: a letter in brackets or bold anywhere, or with a mark where a list of options goes on.
+_MARKED_LETTER = re.compile(
+    r"(?<![A-Za-z0-9])(?<!not )\(([A-Z])\)|\*\*([A-Z])[.:]?\*\*|(?:^|\n|\bor\b|\band\b|[,;/、])[ \t]*([A-Z])[).:、](?=\s|$)"
+)
+_JOINED_LETTER = re.compile(r"[\s,)*]*(?:\b(?:or|and)\b(?: maybe)?|[/&+、]|或|和)\s*([A-Z])(?![A-Za-z'])")
+_NEXT_LETTER = re.compile(r"[\s,;]*([A-Z])(?=\s*(?:$|[,;/&]|[A-Z](?![A-Za-z'])))")
 _CIRCLED = {chr(ord("①") + index): chr(ord("A") + index) for index in range(10)}
 _SEVERAL_LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:\s*(?:[,;、/&+]|\band\b)\s*|\s*)\(?[A-Z]\)?)*")
 
@@ -42,7 +56,8 @@ def letters_of(text: str) -> frozenset[str] | None:
     """The letters of an answer that is nothing but option letters, or None."""
     if len(text) > MAX_CHARS:
         return None
-    shown = flattened(text).replace("\n", ",").strip(" .[]{}")
+    shown = flattened(text).translate(_BRACKETS).replace("\n", ",").strip(" .{}")
+    shown = re.sub(r"^\(([^()]*)\)$", r"\1", shown)
     if re.fullmatch(r"[a-z](?:\s*,\s*[a-z])*", shown):
         shown = shown.upper()
     if not _SEVERAL_LETTERS.fullmatch(shown):
@@ -51,8 +66,12 @@ def letters_of(text: str) -> frozenset[str] | None:
 
 
 def letter_index(text: str, options: tuple[str, ...], profile: Profile = GENERIC) -> int | None:
-    """Which option a text names by its letter; None when it begins with none, or with one that no option has."""
-    shown = re.sub(r"^(?:option|choice)\s+", "", flattened(text), flags=re.IGNORECASE)
+    """Which option a text names by its letter; None when it begins with none, with one that no option has, or with
+    several: a list of options is no choice."""
+    shown = flattened(text).strip(_QUOTES)
+    announced = _ANNOUNCED.match(shown)
+    shown = shown[announced.end() :] if announced else shown
+    shown = shown[:3].translate(_BRACKETS) + shown[3:]
     if profile.chinese:
         shown = re.sub(r"^选项?\s*", "", shown)
         shown = _CIRCLED.get(shown[:1], shown[:1]) + shown[1:]
@@ -62,10 +81,24 @@ def letter_index(text: str, options: tuple[str, ...], profile: Profile = GENERIC
     index, rest = ord(match[1].upper()) - ord("A"), match[2]
     if options and index >= len(options):
         return None
-    if not rest or (options and same_option(rest, options[index])):
+    if not rest or (options and any(same_option(one, options[index]) for one in (rest, rest.strip("()")))):
         return index
-    is_marked = shown.startswith("(") or shown[1:2] in (")", ".", ":", "、", "．")
-    return index if is_marked and match[1].isupper() else None
+    is_marked = shown.startswith("(") or shown[1:2] in (")", ".", ":", "、")
+    if not match[1].isupper() or not (is_marked or _AFTERTHOUGHT.match(rest)):
+        return None
+    return None if names_other(rest, match[1], num_options=len(options) or 8) else index
+
+
+def names_other(rest: str, letter: str, *, num_options: int) -> bool:
+    """Whether a text that goes on after an option letter names another option: "(A) or (B)", "A. 5 B. 6", "A/B".
+
+    Letters in running words are none: "D. it can't be A or B".
+    """
+    others = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:num_options]) - {letter}
+    shown = rest.translate(_BRACKETS)
+    marked = {match[match.lastindex or 0] for match in _MARKED_LETTER.finditer(shown)}
+    beside = {match[1] for match in (_JOINED_LETTER.match(shown), _NEXT_LETTER.match(shown)) if match}
+    return bool(others & (marked | beside))
 
 
 def same_option(text: str, option: str) -> bool:

@@ -2,11 +2,14 @@
 
 Every scan is linear in the length of the text, so that a hostile completion costs no more than a long one.
 
+Only what stands after the last "</think>" is searched. A "<think>" that stays open holds no answer: it was cut off.
+
 A profile names its sources in order, and the first that finds something wins:
 
 - "box": the last closed \\boxed{...} or \\fbox{...}. "spaced_box": what follows the last "\\boxed " without braces.
 - "answer_tag": the last closed <answer>...</answer>. "box_or_tag": box or tag, whichever closes last.
-- "json": the value of the last key "short answer". "hashes": the number after the first "####".
+- "json": the value of the last key "short answer". "hashes": the number after the first "####"; "strict_hashes": it
+  must follow at one space and without a currency.
 - "answer_line": the rest of the line after the last "Answer:" among the last 300 characters. "after_answer": whatever
   follows the last "Answer".
 - "phrase": what follows the last "answer is", "answer:" or their Chinese forms.
@@ -21,9 +24,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mm_agrae.records import AnswerKind
+from mm_agrae.verify.choices import names_other
+from mm_agrae.verify.kinds import yes_or_no
+from mm_agrae.verify.normalise import MAX_CHARS
 from mm_agrae.verify.profiles import GENERIC, Profile, Source
 from mm_agrae.verify.units import unit_name
 
@@ -37,9 +43,13 @@ _PHRASE = re.compile(
 )
 _CHINESE_PHRASE = re.compile(r"答案(?:应该|应)?(?:是|为|选|：|:)|(?<!不)(?:应选|故选|选择|选)[：:]?\s?(?=[A-H①-⑧(（])")
 _PHRASE_END = re.compile(r"[.。;；!?](?=\s|$)|。|\n|,\s(?=because|since|as|so|which|where)", re.IGNORECASE)
-_LEADING_LETTER = re.compile(r"\s*(?:\*\*)?\(?([A-Z])(?:\)|\.(?=\s|$)|:|\*\*|\s*$)")
-_SET_APART_LETTER = re.compile(r"\(([A-Z])\)|\*\*([A-Z])\*\*|\b(?:[Oo]ption|[Cc]hoice)\s([A-Z])\b")
-_BARE_LETTER = re.compile(r"(?<![A-Za-z'])([B-HJ-Z])(?![A-Za-z'])")
+_LEADING_LETTER = re.compile(r"[\s\"'“]*(?:\*\*)?[(（\[【]?([A-Z])(?:[)）\]】]|\.(?=\s|$)|:|\*\*|[\s\"'”]*$)")
+_SET_APART_LETTER = re.compile(
+    r"[(（\[【]([A-Z])[)）\]】]|\*\*([A-Z])\*\*|\b(?:[Oo]ption|[Cc]hoice)\s([A-Z])\b"
+    r"|\b(?:is|choose|pick|select|[Hh]ence|[Tt]hus|[Tt]herefore|[Ss]o),?\s([A-Z])[.!]?\s*$"
+    r"|(?<![A-Za-z'])([A-Z]) is (?:the |my )?(?:(?:correct|right|best) )?(?:answer|option|choice)\b"
+)
+_BARE_LETTER = re.compile(r"(?<![A-Za-z'])([B-HJ-Z]|A(?!\s+(?!or\b|and\b|nor\b)[a-z]))(?![A-Za-z'])")
 _LATEX_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{[^{}]*\}|\\[A-Za-z]+")
 _NUMBER = re.compile(r"(?<![\d.A-Za-z])[-−+]?\d[\d.,/:]*(?![A-Za-z])")
 _LEADING_WORD = re.compile(r"\W{0,4}(yes|no|true|false|是|否|不是|对|错)(?![A-Za-z])", re.IGNORECASE)
@@ -47,6 +57,7 @@ _UNIT_BESIDE = re.compile(r"\s?(%|°|(?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-
 _LINE_ENDS = re.compile(r"[\s.,;!?]*$")
 _SPACED_BOX = re.compile(r"\\boxed\s+([^\s{}$\\.,;]+)")
 _OPENED_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_STRICT_HASHES = re.compile(r"#### (-?[0-9.,]+)")
 _HASHES = re.compile(r"####\s{0,20}([-−]?[$\d.,]*\d)")
 _ANSWER_LINE = re.compile(r"answer\s{0,9}[:：]\s{0,9}([^\n]+)", re.IGNORECASE)
 _SHORT_ANSWER = re.compile(
@@ -54,7 +65,9 @@ _SHORT_ANSWER = re.compile(
 )
 _ANY_NUMBER = re.compile(r"-?(?:\$)?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 _ANSWER_LINE_REACH = 300
+_THINKING, _THOUGHT = "<think>", "</think>"
 _FINAL_SOURCES = frozenset({"box", "answer_tag", "box_or_tag", "json"})
+_QUOTES = ('""', "''", "“”", "‘’")
 _EDGE = " \t\r\n*_:：,，"
 
 
@@ -112,15 +125,27 @@ def extract(
         num_options: Options of a choice; 0 when unknown, then letters A to H count.
         profile: Says where to look, and in which order.
     """
-    search = _Search(text=text, kind=kind, num_options=num_options or 8, profile=profile)
+    first = start_of_reply(text)
+    if first is None:
+        return None
+    search = _Search(text=text[first:], kind=kind, num_options=num_options or 8, profile=profile)
     for source in profile.sources:
         place = _SOURCES[source](search)
         if place is None:
             continue
-        found = _trimmed(text, place)
-        if found is not None or source in _FINAL_SOURCES:
-            return found
+        found = _trimmed(search.text, place)
+        if found is not None:
+            return replace(found, span=(found.span[0] + first, found.span[1] + first))
+        if source in _FINAL_SOURCES:
+            return None
     return None
+
+
+def start_of_reply(text: str) -> int | None:
+    """Where the text goes on after the last "</think>", 0 without one; None when a "<think>" after it stays open."""
+    closed = text.rfind(_THOUGHT)
+    first = 0 if closed < 0 else closed + len(_THOUGHT)
+    return None if text.find(_THINKING, first) >= 0 else first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +173,8 @@ def _trimmed(text: str, place: _Place) -> Extraction | None:
     if not answer:
         return None
     start = place.start + len(inside) - len(inside.lstrip(edge))
+    if place.rule == "phrase" and len(answer) > 2 and answer[0] + answer[-1] in _QUOTES:
+        start, answer = start + 1, answer[1:-1]
     return Extraction(answer=answer, span=(start, start + len(answer)), rule=place.rule)
 
 
@@ -182,10 +209,7 @@ def _box_or_tag(search: _Search) -> _Place | None:
 
 
 def _json(search: _Search) -> _Place | None:
-    place = None
-    for match in _SHORT_ANSWER.finditer(search.text):
-        place = _Place(*match.span(1 if match[1] is not None else 2), "json")
-    return place
+    return _last_group(_SHORT_ANSWER, search.text, "json")
 
 
 def _hashes(search: _Search) -> _Place | None:
@@ -193,12 +217,13 @@ def _hashes(search: _Search) -> _Place | None:
     return _Place(*match.span(1), "hashes") if match else None
 
 
+def _strict_hashes(search: _Search) -> _Place | None:
+    match = _STRICT_HASHES.search(search.text)
+    return _Place(*match.span(1), "strict_hashes") if match else None
+
+
 def _answer_line(search: _Search) -> _Place | None:
-    first = max(0, len(search.text) - _ANSWER_LINE_REACH)
-    place = None
-    for match in _ANSWER_LINE.finditer(search.text, first):
-        place = _Place(*match.span(1), "answer_line")
-    return place
+    return _last_group(_ANSWER_LINE, search.text, "answer_line", first=max(0, len(search.text) - _ANSWER_LINE_REACH))
 
 
 def _after_answer(search: _Search) -> _Place | None:
@@ -207,20 +232,17 @@ def _after_answer(search: _Search) -> _Place | None:
 
 
 def _last_number(search: _Search) -> _Place | None:
-    place = None
-    for match in _ANY_NUMBER.finditer(search.text):
-        place = _Place(*match.span(), "last_number")
-    return place
+    return _last_group(_ANY_NUMBER, search.text, "last_number")
 
 
 def _whole(search: _Search) -> _Place | None:
     return _Place(0, len(search.text), "whole")
 
 
-def _last_group(pattern: re.Pattern[str], text: str, rule: str) -> _Place | None:
+def _last_group(pattern: re.Pattern[str], text: str, rule: str, *, first: int = 0) -> _Place | None:
     place = None
-    for match in pattern.finditer(text):
-        place = _Place(*match.span(1), rule)
+    for match in pattern.finditer(text, first):
+        place = _Place(*match.span(match.lastindex or 0), rule)
     return place
 
 
@@ -243,6 +265,8 @@ def _letter(search: _Search) -> _Place | None:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: search.num_options]
     leading = _LEADING_LETTER.match(search.text)
     if leading and leading[1] in letters:
+        if names_other(search.text[leading.end() :], leading[1], num_options=search.num_options):
+            return None
         return _Place(*leading.span(1), "leading_letter")
     found = [match for match in _SET_APART_LETTER.finditer(search.text) if match[match.lastindex or 0] in letters]
     bare = [match for match in _BARE_LETTER.finditer(search.text) if match[1] in letters]
@@ -259,7 +283,9 @@ def _alone(search: _Search) -> _Place | None:
         return None
     if kind == "yes_no":
         word = _LEADING_WORD.match(text)
-        return _Place(*word.span(1), "leading_word") if word else None
+        says = yes_or_no(text[word.start(1) :][:MAX_CHARS], search.profile) if word and word[1].isascii() else None
+        is_said = word is not None and (says is not None or not word[1].isascii())
+        return _Place(*word.span(1), "leading_word") if word and is_said else None
     start, end = _last_line(text)
     line = text[start:end]
     if len(line) > _PHRASE_REACH or _OPENED_BOX.search(line):
@@ -302,6 +328,7 @@ _SOURCES: Mapping[Source, Callable[[_Search], _Place | None]] = {
     "box_or_tag": _box_or_tag,
     "json": _json,
     "hashes": _hashes,
+    "strict_hashes": _strict_hashes,
     "answer_line": _answer_line,
     "after_answer": _after_answer,
     "phrase": _phrase,

@@ -11,6 +11,11 @@ from mm_agrae.verify.profiles import Profile
 
 _YES = frozenset({"yes", "true", "1"})
 _NO = frozenset({"no", "false", "0"})
+# "no" as the article of a noun; after the answer "no" a clause or an alternative begins with one of these words.
+_NO_NOUN = re.compile(
+    r"\bno (?!(?:it|they|the|there|this|that|these|those|he|she|we|you|i)\b"
+    r"|(?:because|since|as|or|and|maybe|yes|true|false|no)\b)(?=[a-z])"
+)
 _CHINESE_YES = frozenset({"是", "对", "正确"})
 _CHINESE_NO = frozenset({"否", "不是", "错", "错误", "不"})
 _YEAR = re.compile(r"(?:in |the year )?([12]\d{3})(?:年|\.0+)?", re.IGNORECASE)
@@ -35,16 +40,21 @@ def compare_yes_no(answer: str, target: str, profile: Profile) -> Outcome:
 
 
 def yes_or_no(text: str, profile: Profile) -> bool | None:
-    """Whether an answer says yes or no as its first word; None when it says neither, or both."""
+    """Whether an answer says yes or no as its first word; None when it says neither, or both.
+
+    "no" before a noun is none ("no idea"), and a digit counts only when it stands alone.
+    """
     shown = words(text)
     if profile.chinese and shown in _CHINESE_YES | _CHINESE_NO:
         return shown in _CHINESE_YES
-    said = re.findall(r"[a-z0-9]+", shown)
-    if not said or ({"yes", "no"} <= set(said)):
+    said = re.findall(r"[a-z0-9]+", _NO_NOUN.sub("", shown))
+    if not said or said[0] not in _YES | _NO or (said[0].isdigit() and len(said) > 1):
         return None
-    if said[0] in _YES:
-        return True
-    return False if said[0] in _NO else None
+    beside = next((word for word in said[1:3] if word not in ("or", "and", "maybe")), said[0])
+    is_both = {"yes", "no"} <= set(said) or {"true", "false"} <= set(said)
+    if is_both or (beside in _YES | _NO and (beside in _YES) != (said[0] in _YES)):
+        return None
+    return said[0] in _YES
 
 
 def compare_years(answer: str, target: str) -> Outcome:

@@ -7,10 +7,10 @@ import re
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import Indel, Levenshtein
 
 from mm_agrae.records import Tolerance
-from mm_agrae.verify.choices import compare_choice, letters_of
+from mm_agrae.verify.choices import compare_choice, letter_index, letters_of
 from mm_agrae.verify.equivalence import compare_forms, compare_simply
 from mm_agrae.verify.normalise import MAX_CHARS, flattened, normal_form, read_number, repaired
 from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
@@ -18,6 +18,7 @@ from mm_agrae.verify.profiles import profile_named
 from mm_agrae.verify.question import Question
 
 _BRACKETED_LETTER = re.compile(r"\(([A-Za-z])\)")
+_LEAST_SIMILARITY = 0.5
 _FLOAT = re.compile(r"\s*[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*")
 _DYNAMATH_MARGIN = 0.001
 _MATHVISION_DECIMALS = 2
@@ -33,8 +34,8 @@ def compare_mathvista(answer: str, question: Question) -> Outcome:
     is cut, not rounded: 7.9 is 7. A decimal is rounded to as many places as the tolerance says, a list is compared as
     it is written, spaces included.     calculate_score of MathVista, arXiv:2310.02255
 
-    Departures: an empty answer, a letter that no option has, and an answer more than twice as long as all options name
-    no option.
+    Departures: a letter that no option has names no option, nor does an answer without a letter or digit, or one whose
+    similarity to the nearest option is below 0.5 (1 - insertions and deletions / length of both).
     """
     if question.answer_kind == "choice":
         return _compare_nearest_option(answer, question)
@@ -59,6 +60,8 @@ def compare_mathvision(answer: str, question: Question) -> Outcome | Comparison:
 
     Departure: values are read by our own reader and never evaluated as code.
     """
+    if len(answer) > MAX_CHARS:
+        return Outcome(equal=answer == question.target, rule="refused_length")
     shown, target = _after_equals(answer), _after_equals(question.target)
     if question.answer_kind == "choice":
         by_letter = compare_choice(shown, target, question.options, profile_named(question.profile))
@@ -69,14 +72,12 @@ def compare_mathvision(answer: str, question: Question) -> Outcome | Comparison:
         shown, target = _option_text(shown, question.options) or shown, value
     if shown.lower() == target.lower():
         return Outcome(equal=True, rule="same_text")
-    if len(shown) > MAX_CHARS or len(target) > MAX_CHARS:
-        return Outcome(equal=False, rule="refused_length")
     numbers = [_rounded_parts(side, question.profile) for side in (shown, target)]
     if numbers[0] is not None and numbers[1] is not None:
         return Outcome(equal=numbers[0] == numbers[1], rule="two_decimals")
     found = compare_simply(shown, target, "math", tolerance=_HALF_HUNDREDTH, profile=profile_named(question.profile))
     if isinstance(found, Comparison) and not _VARIABLE.search(_COMMAND.sub(" ", found.answer + " " + found.target)):
-        return replace(found, tolerance=_HALF_HUNDREDTH.value)
+        return replace(found, tolerance=_HALF_HUNDREDTH)
     return found
 
 
@@ -99,7 +100,7 @@ def compare_mathverse(answer: str, question: Question) -> Outcome | Comparison:
 def compare_dynamath(answer: str, question: Question) -> Outcome:
     """DynaMath: numbers within 0.001, letters exactly, text when the answer is part of the target, without case.
 
-    Departure: an empty answer is part of nothing.     DynaMath, arXiv:2411.00836
+    Departures: an empty answer is part of nothing, and one that names several letters names none.     arXiv:2411.00836
     """
     if question.answer_kind in ("decimal", "integer", "fraction"):
         forms = [normal_form(side[:MAX_CHARS], numeric=True) for side in (answer, question.target)]
@@ -109,8 +110,11 @@ def compare_dynamath(answer: str, question: Question) -> Outcome:
         tolerance = question.tolerance or Tolerance(kind="absolute", value=_DYNAMATH_MARGIN)
         return compare_numbers(given, wanted, tolerance)
     if question.answer_kind == "choice":
-        letter = _BRACKETED_LETTER.search(answer) or re.match(r"\s*([A-Za-z])(?![A-Za-z])", answer)
-        return Outcome(equal=letter is not None and letter[1].upper() == question.target.strip(" ()."), rule="letter")
+        if len(answer) > MAX_CHARS:
+            return Outcome(equal=False, rule="refused_length")
+        letter = letter_index(answer, question.options)
+        equal = letter is not None and letter == letter_index(question.target, question.options)
+        return Outcome(equal=equal, rule="letter")
     shown = answer.strip().lower()
     return Outcome(equal=bool(shown) and shown in question.target.lower(), rule="part_of_target")
 
@@ -127,12 +131,15 @@ def compare_letters(answer: str, question: Question) -> Outcome:
     if wanted is None:
         return Outcome(equal=answer.strip().lower() == question.target.strip().lower(), rule="same_text")
     shown = re.match(r"\(?([A-Z])\)?[.:]\s", answer)
-    given = frozenset({shown[1]}) if shown else letters_of(answer)
+    # A reply counts in capitals only.
+    given = frozenset({shown[1]}) if shown else None if answer.islower() else letters_of(answer)
     return Outcome(equal=given == wanted, rule="letter_set")
 
 
 def _compare_nearest_option(answer: str, question: Question) -> Outcome:
     options, target = question.options, question.target
+    if len(answer) > MAX_CHARS:
+        return Outcome(equal=False, rule="refused_length")
     if not options:
         return Outcome(equal=flattened(answer).strip("() .") == flattened(target).strip("() ."), rule="same_text")
     wanted = target if target in options else _option_text(target, options)
@@ -141,9 +148,10 @@ def _compare_nearest_option(answer: str, question: Question) -> Outcome:
     if re.fullmatch(r"[A-Za-z]\.?", shown) and answer.strip() not in options:
         chosen = _option_text(shown, options)
         return Outcome(equal=chosen is not None and chosen == wanted, rule="option_letter")
-    if not shown or len(shown) > 2 * sum(map(len, options)) + 10:
-        return Outcome(equal=False, rule="no_option")
     nearest = min(options, key=lambda option: Levenshtein.distance(shown, option))
+    is_near = Indel.normalized_similarity(shown, nearest) >= _LEAST_SIMILARITY
+    if not is_near or not any(map(str.isalnum, shown)):
+        return Outcome(equal=False, rule="no_option")
     return Outcome(equal=nearest == wanted, rule="nearest_option")
 
 

@@ -14,8 +14,8 @@ from typing import Literal
 from mm_agrae.errors import ConfigError
 
 Source = Literal[
-    "box", "spaced_box", "answer_tag", "box_or_tag", "json", "hashes", "answer_line", "after_answer", "phrase",
-    "letter", "alone", "last_number", "whole",
+    "box", "spaced_box", "answer_tag", "box_or_tag", "json", "hashes", "strict_hashes", "answer_line",
+    "after_answer", "phrase", "letter", "alone", "last_number", "whole",
 ]  # fmt: skip
 Comparator = Literal[
     "forms", "relaxed", "chartqapro", "mathvista", "mathvision", "mathverse", "mmmu", "dynamath", "wemath", "letters",
@@ -87,7 +87,7 @@ PROFILES: Mapping[str, Profile] = {
     "olympiadbench": Profile(comparator="olympiad", percent="either", closeness=1e-8),
     "dapo": Profile(sources=("answer_line",), comparator="dapo", chinese=False, mojibake=False),
     "gsm8k": Profile(sources=("hashes", "last_number"), comparator="integer_text"),
-    "gsm8k_strict": Profile(sources=("hashes",), comparator="integer_text"),
+    "gsm8k_strict": Profile(sources=("strict_hashes",), comparator="integer_text"),
     "gsm8k_flexible": Profile(sources=("last_number",), comparator="integer_text"),
     "math": Profile(sources=("box", "spaced_box"), comparator="math", percent="ignored"),
     "mathruler": Profile(sources=("box",), comparator="mathruler", units="strip", percent="ignored"),

@@ -47,6 +47,8 @@ def compare_chartqapro(answer: str, question: Question) -> Outcome:
     a target of 0 must be met exactly, and lists are compared part by part, in order.     ChartQAPro, arXiv:2504.05506
     """
     if question.answer_kind in ("year", "choice", "choices", "yes_no"):
+        if len(answer) > MAX_CHARS:
+            return Outcome(equal=answer == question.target, rule="refused_length")
         return Outcome(equal=words(answer) == words(question.target), rule="exact_text")
     given, wanted = _listed(answer), _listed(question.target)
     if len(given) != len(wanted):

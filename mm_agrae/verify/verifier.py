@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mm_agrae.records import Verdict
 from mm_agrae.verify.comparators import compare_answer
 from mm_agrae.verify.equivalence import shown_form
-from mm_agrae.verify.extract import Extraction, extract, find_boxes
+from mm_agrae.verify.extract import Extraction, extract, find_boxes, start_of_reply
 from mm_agrae.verify.outcome import Comparison, Outcome
 from mm_agrae.verify.profiles import profile_named
 from mm_agrae.verify.question import Question
@@ -67,9 +67,14 @@ def settle(pending: Pending, outcome: Outcome | None, *, seconds: float, rule: s
 def is_formatted(text: str) -> bool:
     """Whether a completion ends in the form that was asked for.
 
-    It holds exactly one box command, that box is closed and not blank, and after it comes nothing but white space,
-    "$", ". , ; : ! ? *", closing math delimiters, "</answer>" or special tokens such as "<|im_end|>".
+    After its thinking (see `extract`) it holds exactly one box command, that box is closed and not blank, and after it
+    comes nothing but white space, "$", ". , ; : ! ? *", closing math delimiters, "</answer>" or special tokens such as
+    "<|im_end|>".
     """
+    first = start_of_reply(text)
+    if first is None:
+        return False
+    text = text[first:]
     boxes, num_commands = find_boxes(text)
     if num_commands != 1 or len(boxes) != 1:
         return False

@@ -78,6 +78,7 @@ def test_charxiv(text, target, right):
     [
         ("(A)", 1), ("A", 1), ("a", 1), ("A. 6cm", 1), ("The answer is (A).", 1), ("6 cm", 1), ("6cm", 1), ("B", 0),
         ("7 cm", 0), ("E", 0), ("(E)", 0), ("", 0), ("It cannot be known from the picture, I fear, at all", 0),
+        ("I cannot answer.", 0), ("?", 0), ("." * 64_000, 0), ('The answer is "A".', 1),
     ],
 )  # fmt: skip
 def test_mathvista_choices(text, right):
@@ -180,6 +181,7 @@ def test_mmmu_choices_are_never_drawn(text, target, right):
         (short("2.0955"), "2.0944", "decimal", 0), (short(""), "May", "text", 0), (short(""), "2", "decimal", 0),
         (short("may"), "May", "text", 1), (short("y = -3"), "y = -3", "text", 1), (short("June"), "May", "text", 0),
         (short("b"), "B", "choice", 1), (short("(B) no"), "B", "choice", 1), (short("C"), "B", "choice", 0),
+        (short("B or C"), "B", "choice", 0), (short("(B)(C)"), "B", "choice", 0), (short("Bus"), "B", "choice", 0),
         (short("5"), "5.000000000000001", "integer", 1), ('{"short answer": 2.094}', "2.0944", "decimal", 1),
         ("\\boxed{2.094}", "2.0944", "decimal", 1), (short("word"), "2", "decimal", 0),
     ],
@@ -201,7 +203,8 @@ def test_wemath(text, right):
     ("text", "target", "right"),
     [("A, C", "A, C", 1), ("C, A", "A, C", 1), ("AC", "A, C", 1), ("(A) and (C)", "A, C", 1), ("A", "A, C", 0),
      ("A,B,C", "A, C", 0), ("\\boxed{A,C}", "A, C", 1), ("B. because it turns", "B", 1), ("3", "3", 1), ("", "A", 0),
-     ("ZZZZZ", "A", 0), ("Maybe B", "B", 0)],
+     ("ZZZZZ", "A", 0), ("Maybe B", "B", 0),
+     ("b", "B", 0), ("a, c", "A, C", 0)],
 )  # fmt: skip
 def test_logicvista(text, target, right):
     assert judged("logicvista", text, target, "choices") == bool(right)
@@ -224,6 +227,8 @@ def test_hallusionbench(text, target, right):
         ("gsm8k", "#### -5", "-5", 1), ("gsm8k", "#### $18.", "18", 1), ("gsm8k", "it is 18...", "18", 1),
         ("gsm8k", "it is 2,125.", " 2,125", 1), ("gsm8k", "#### 18.0", "18", 0), ("gsm8k", "none", "5", 0),
         ("gsm8k_strict", "She makes $18 every day.", "18", 0), ("gsm8k_strict", "#### 18 or 20", "18", 1),
+        ("gsm8k_strict", "#### $18", "18", 0), ("gsm8k_strict", "####18", "18", 0),
+        ("gsm8k_strict", "#### 1,080.", "1080", 1),
         ("gsm8k_flexible", "#### 18\nnot 20", "18", 0), ("gsm8k_flexible", "\\boxed{18}", "18", 1),
         ("dapo", "Answer: 540", "540", 1), ("dapo", "answer: $\\boxed{540}$", "540", 1),
         ("dapo", "\\boxed{540}", "540", 0), ("dapo", "Answer: 5\nAnswer: x = 540", "540", 1),

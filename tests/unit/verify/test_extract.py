@@ -34,6 +34,28 @@ def test_the_last_closed_box_wins(text, answer):
     assert found(text) == (answer, "box")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>\\boxed{3}</think> I don't know.", None),
+        ("<think>\\boxed{3} hmm wait", None),
+        ("<think>The answer is 3", None),
+        ("<think>a</think><think>The answer is 3", None),
+        ("</think> The answer is 3", ("3", "phrase")),
+        ("<think>\\boxed{3}</think> \\boxed{4}", ("4", "box")),
+        ("<think>It is 3</think> 4", ("4", "whole_text")),
+    ],
+)
+def test_thinking_holds_no_answer(text, expected):
+    assert found(text) == expected
+
+
+@pytest.mark.parametrize("text", ['The answer is "12".', "The answer is “12”", "The answer is '12'"])
+def test_quotes_around_a_phrase_are_none_of_it(text):
+    assert found(text) == ("12", "phrase")
+    assert found("The answer is 12'") == ("12'", "phrase")
+
+
 def test_an_empty_last_box_gives_no_answer():
     assert found("\\boxed{3} or \\boxed{ }") is None
     assert found("I conclude \\boxed{}.") is None
@@ -80,7 +102,22 @@ def test_the_last_phrase_without_box_or_tag(text, answer):
         ("Surely (B) fits.", ("B", "sole_letter")),
         ("It could be A or B or C or D.", None),
         ("Both A and C look right to me.", None),
-        ("(A) or (B)", ("A", "leading_letter")),
+        ("(A) or (B)", None),
+        ("A) or B)", None),
+        ("(A) (B) (C) (D)", None),
+        ("**A** or **B**", None),
+        ("A. 3/11\nB. 8/11\nC. 6/11\nD. 3/5\n\nI cannot see the image.", None),
+        ("A. F = P(A)", ("A", "leading_letter")),
+        ("A. A square has four sides", ("A", "leading_letter")),
+        ("[B]", ("B", "leading_letter")),
+        ('"B"', ("B", "leading_letter")),
+        ("（B）", ("B", "leading_letter")),
+        ("B is the answer.", ("B", "sole_letter")),
+        ("I think it is B.", ("B", "sole_letter")),
+        ("Hence B", ("B", "sole_letter")),
+        ("C is larger, hence B", None),
+        ("Hence A or B", None),
+        ("It is A circle", None),
         ("Maybe (A), maybe (B)", None),
         ("Sorry, I can't help with that.", None),
         ("E", None),

@@ -12,6 +12,10 @@ GENERIC, ENGLISH = PROFILES["generic"], PROFILES["mmmu"]
     [
         ("Yes", True), ("no.", False), ("Yes, it is.", True), ("TRUE", True), ("1", True), ("0", False), ("是", True),
         ("不是", False), ("Yes and no", None), ("perhaps", None), ("", None), ("It is not", None),
+        ("True, False", None), ("true/false", None), ("yes false", None), ("1 or 0", None), ("0 1", None),
+        ("no yes", None), ("true or false", None), ("No problem! Yes", None),
+        ("No idea, I cannot see the image.", None),
+        ("No, they are not.", False), ("No it is not true", False), ("Yes, there is no doubt", True), ("1 apple", None),
     ],
 )  # fmt: skip
 def test_yes_or_no(text, says):
@@ -56,6 +60,26 @@ def test_times_of_day(answer, target, equal):
 )  # fmt: skip
 def test_letters(text, letters):
     assert letters_of(text) == (None if letters is None else frozenset(letters))
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("B", 1), ("(B)", 1), ("[B]", 1), ("（B）", 1), ('"B"', 1), ("'B'", 1), ("B, not A", 1),
+        ("B because A is small", 1), ("B since it fits", 1), ("B as the area is 3", 1), ("B (8/11)", 1),
+        ("(B) 8/11", 1), ("The answer is B", 1),
+        ("B. it can't be A or C", 1), ("8/11", 1), ("B (6/11)", 0), ("(B) or (C)", 0), ("(B)(C)", 0), ("B. C. D.", 0),
+        ("B: or C:", 0), ("B, C", 0), ("B/C", 0), ("B or maybe C", 0), ("B. 8/11 or C. 6/11", 0),
+        ("(B) 8/11 (C) 6/11", 0), ("\\text{(B), (C)}", 0), ("(B), not (A)", 1), ("A", 0), ("By the way", 0), ("A, not B", 0),
+    ],
+)  # fmt: skip
+def test_a_choice_names_one_option(answer, right):
+    assert compare_choice(answer, "B", ("3/11", "8/11", "6/11", "3/5"), GENERIC).equal == bool(right)
+
+
+def test_an_article_is_no_letter():
+    assert compare_choice("A circle", "B", ("A square", "A circle"), GENERIC).equal
+    assert not compare_choice("A circle", "A", ("A square", "A circle"), GENERIC).equal
 
 
 def test_several_letters_must_all_be_there():
