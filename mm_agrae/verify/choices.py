@@ -20,7 +20,8 @@ _QUOTES = "\"'“”‘’` "
 _AFTERTHOUGHT = re.compile(r"(?:because|since|as|for|which)\b|(?:,|but|and)\s*(?:it is )?not\b", re.IGNORECASE)
 # Another option: a letter in brackets or bold anywhere, or with a mark where a list of options goes on.
 _MARKED_LETTER = re.compile(
-    r"(?<![A-Za-z0-9])(?<!not )\(([A-Z])\)|\*\*([A-Z])[.:]?\*\*|(?:^|\n|\bor\b|\band\b|[,;/、])[ \t]*([A-Z])[).:、](?=\s|$)"
+    r"(?<![A-Za-z0-9])(?<!not )\(([A-Z])\)|\*\*([A-Z])[.:]?\*\*"
+    r"|(?:^|\n|\bor\b|\band\b|[,;/、])[ \t]*([A-Z])[).:、](?=\s|$)"
 )
 _JOINED_LETTER = re.compile(r"[\s,)*]*(?:\b(?:or|and)\b(?: maybe)?|[/&+、]|或|和)\s*([A-Z])(?![A-Za-z'])")
 _NEXT_LETTER = re.compile(r"[\s,;]*([A-Z])(?=\s*(?:$|[,;/&]|[A-Z](?![A-Za-z'])))")

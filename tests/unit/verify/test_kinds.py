@@ -70,7 +70,8 @@ def test_letters(text, letters):
         ("(B) 8/11", 1), ("The answer is B", 1),
         ("B. it can't be A or C", 1), ("8/11", 1), ("B (6/11)", 0), ("(B) or (C)", 0), ("(B)(C)", 0), ("B. C. D.", 0),
         ("B: or C:", 0), ("B, C", 0), ("B/C", 0), ("B or maybe C", 0), ("B. 8/11 or C. 6/11", 0),
-        ("(B) 8/11 (C) 6/11", 0), ("\\text{(B), (C)}", 0), ("(B), not (A)", 1), ("A", 0), ("By the way", 0), ("A, not B", 0),
+        ("(B) 8/11 (C) 6/11", 0), ("\\text{(B), (C)}", 0), ("(B), not (A)", 1), ("A", 0),
+        ("By the way", 0), ("A, not B", 0),
     ],
 )  # fmt: skip
 def test_a_choice_names_one_option(answer, right):
