@@ -80,6 +80,9 @@ class Protocol(Section):
     def _consistent(self) -> Protocol:
         # The section of a recipe that says the same knows what contradicts itself.
         evaluate_section(self, EvaluateConfig())
+        for name, ks in (("ks", self.ks), ("g_pass_ks", self.g_pass_ks)):
+            if len(set(ks)) < len(ks) or (name == "ks" and not ks):
+                raise ValueError(f"{name} is {list(ks)}, but must name each k once, and ks one or more. Mend the list.")
         return self
 
 
@@ -133,9 +136,14 @@ def load_protocol(name_or_path: str) -> Protocol:
     if not isinstance(values, dict):
         raise ConfigError(f"{origin} holds {type(values).__name__}, but must hold keys and values. Copy another card.")
     try:
-        return Protocol.model_validate(values)
+        card = Protocol.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, origin, Protocol))) from error
+    if is_file and card.name != Path(name_or_path).stem:
+        raise ConfigError(
+            f"{origin} has the name {card.name!r}, but a card is called like its file. Rename the file or the card."
+        )
+    return card
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -237,9 +245,7 @@ def _cut(card: Protocol, trial: TrialConfig) -> tuple[Protocol, tuple[str, ...]]
 
 
 def _left_out(source: EvalSource) -> Iterator[str]:
-    """What a source keeps of the whole split."""
-    if source.limit:
-        yield f"the first {source.limit} problems only"
+    """What a source keeps of the whole split; whether its limit cuts anything is known when the problems are read."""
     if source.families:
         yield f"families {', '.join(source.families)} only"
     if source.difficulties:

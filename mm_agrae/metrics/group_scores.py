@@ -58,12 +58,14 @@ class Aggregate:
         figures: Names of its figures, in the order of the report.
         keys: Keys that every question must have.
         tally: What each cluster adds to each figure.
+        grouped: Whether a group counts only as a whole, so that a part of the set has no score.
         means: Figures that are the plain mean of others.
     """
 
     figures: tuple[str, ...]
     keys: tuple[str, ...]
     tally: Callable[[Sequence[Scored]], Tallies]
+    grouped: bool = False
     means: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -313,7 +315,9 @@ def _check_questions(name: str, aggregate: Aggregate, scored: Sequence[Scored]) 
 
 
 AGGREGATES: dict[str, Aggregate] = {
-    "dynamath": Aggregate(figures=("average", "worst_case", "robustness"), keys=("variant",), tally=_dynamath),
+    "dynamath": Aggregate(
+        figures=("average", "worst_case", "robustness"), keys=("variant",), tally=_dynamath, grouped=True
+    ),
     "we_math": Aggregate(
         figures=(
             *("score_strict", "score_loose", "ik", "ig", "cm_strict", "cm_loose", "rm_strict", "rm_loose"),
@@ -321,11 +325,13 @@ AGGREGATES: dict[str, Aggregate] = {
         ),
         keys=("key",),
         tally=_we_math,
+        grouped=True,
     ),
     "hallusionbench": Aggregate(
         figures=("a_acc", "f_acc", "q_acc"),
         keys=("category", "figure", "question", "visual_input"),
         tally=_hallusionbench,
+        grouped=True,
     ),
     "chartqa": Aggregate(
         figures=("accuracy", "human", "augmented", "macro"),

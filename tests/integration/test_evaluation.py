@@ -176,7 +176,7 @@ def test_a_trial_is_a_departure(recipe: Path, card: Path, tmp_path: Path) -> Non
 def test_other_data_than_those_of_the_card_are_refused(
     recipe: Path, tmp_path: Path, line: str, other: str, message: str
 ) -> None:
-    path = tmp_path / "card.yaml"
+    path = tmp_path / "colours.yaml"
     path.write_text(CARD.replace(line, other), encoding="utf-8")
     with pytest.raises(DataError, match=message):
         run_evaluate(recipe, [f"data.eval.held_out.protocol={path}"], tmp_path / "run", ignore)

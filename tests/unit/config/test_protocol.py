@@ -98,12 +98,12 @@ def test_a_trial_cuts_cards_and_says_what() -> None:
         "evaluate.trial.num_samples=4",
         "evaluate.trial.max_pixels=2000",
     ]
-    plan = plans(*trial, "data.eval.pictures.limit=5")["pictures"]
+    plan = plans(*trial, "data.eval.pictures.families=[charts]")["pictures"]
     assert plan.departures == (
         "max_completion_tokens 16 instead of 4096",
         "max_pixels 2000 instead of 1003520",
         "min_pixels 2000 instead of 3136",
-        "the first 5 problems only",
+        "families charts only",
     )
     assert plan.config.evaluate.max_completion_tokens == 16
     assert (plan.config.images.min_pixels, plan.config.images.max_pixels) == (2000, 2000)
@@ -133,6 +133,9 @@ def test_refusals(overrides: list[str], message: str) -> None:
     [
         ("profil", "generic", "unknown key 'profil'. Did you mean 'profile'"),
         ("ks", [1, 64], "ks asks for pass@64, but num_samples is 1"),
+        ("ks", [], r"ks is \[\], but must name each k once, and ks one or more"),
+        ("ks", [1, 1], r"ks is \[1, 1\], but must name each k once"),
+        ("name", "mathvista", "has the name 'mathvista', but a card is called like its file"),
         ("sampling", {"num_samples": 2, "temperature": 0, "max_prompt_tokens": 9, "max_completion_tokens": 9},
          "temperature is 0 with num_samples 2"),
     ],
