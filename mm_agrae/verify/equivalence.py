@@ -17,25 +17,32 @@ Policies, where the profile does not say otherwise:
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from mm_agrae.records import AnswerKind, Tolerance
 from mm_agrae.verify.choices import compare_choice, compare_choices
 from mm_agrae.verify.guards import is_wordy, refusal
 from mm_agrae.verify.kinds import compare_times, compare_words, compare_years, compare_yes_no
-from mm_agrae.verify.lists import as_interval, brackets_of, compare_lists, compare_matrices, with_signs_apart
+from mm_agrae.verify.lists import as_interval, as_ranges, compare_lists, compare_matrices, with_signs_apart
 from mm_agrae.verify.normalise import MAX_CHARS, Form, Number, normal_form, read_number, words
-from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers, margin
+from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
 from mm_agrae.verify.profiles import GENERIC, Profile, profile_named
 from mm_agrae.verify.question import Question
 from mm_agrae.verify.units import conversion
 
 NUMERIC_KINDS = frozenset({"integer", "decimal", "fraction", "percent", "quantity"})
 _WORD_KINDS = frozenset({"choice", "choices", "text", "yes_no", "year", "time"})
+_SUBSCRIPT = r"(?:_(?:\{[^{}]{1,20}\}|\w))?"
 _ASSIGNMENT = re.compile(
-    r"([A-Za-z]{1,12}|\\[a-z]+|\([A-Za-z](?:,[A-Za-z])*\)|[A-Za-z]\([A-Za-z]\))(?:=|\\in(?![a-z]))(.+)"
+    rf"([A-Za-z]{{1,12}}{_SUBSCRIPT}|\\(?:angle|triangle) ?[A-Z]{{1,4}}|\\[a-z]+|\([A-Za-z](?:,[A-Za-z])*\)"
+    r"|[A-Za-z]\([A-Za-z]\))(?:=|\\in(?![a-z]))(.+)"
 )
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])")
+_ROUNDED = Fraction(1, 10)  # how far both sides of an approximation may be apart
+# Compared as text: numbers of another base, ranges, angles and polygons by their corners.
+_NAMED = re.compile(r"\d_\{?\d|\d–\d|\\(?:angle|triangle)(?![a-z])")
+_SHORT_WORD = re.compile(r"[A-Z]{2,3}|\$?\\text\{\s*[A-Za-z]{2,3}\s*\}\$?")  # no product of variables
 _ALTERNATIVE = re.compile(r"\s*[(（](?:or|或)\b(?: fill in)?\s*(.+?)[)）]\s*$", re.IGNORECASE)
 
 
@@ -68,7 +75,7 @@ def compare_simply(
     if other is not None:
         first = _compare_normal(answer, target[: other.start()], kind, tolerance, profile)
         second = _compare_normal(answer, other[1], kind, tolerance, profile)
-        return second if isinstance(second, Outcome) and second.equal else first
+        return _either(first, second)
     return _compare_normal(answer, target, kind, tolerance, profile)
 
 
@@ -92,6 +99,15 @@ def shown_form(raw: str, kind: AnswerKind, profile: Profile = GENERIC) -> str | 
         return words(raw)
     form: Form = normal_form(raw, numeric=kind in NUMERIC_KINDS, profile=profile)
     return f"{form.body} [{form.unit}]" if form.unit else form.body
+
+
+def _either(first: Outcome | Comparison, second: Outcome | Comparison) -> Outcome | Comparison:
+    """Right when one of both is; what is decided wrong leaves it to the other."""
+    if isinstance(first, Outcome):
+        return second if not first.equal and (isinstance(second, Comparison) or second.equal) else first
+    if isinstance(second, Outcome):
+        return second if second.equal else first
+    return replace(first, otherwise=second)
 
 
 def _compare_named(answer: str, target: str, kind: AnswerKind, options: tuple[str, ...], profile: Profile) -> Outcome:
@@ -119,34 +135,45 @@ def _compare_normal(
         return Outcome(equal=False, rule="empty_form")
     if left == right or _label(left) == _label(right) is not None:
         return Outcome(equal=True, rule="same_form")
+    if _is_contradiction(left) or _is_contradiction(right):
+        return Outcome(equal=False, rule="contradiction")
+    if _NAMED.search(left) or _NAMED.search(right):
+        return Outcome(equal=_as_name(left) == _as_name(right), rule="same_name")
     left_number, right_number = read_number(left), read_number(right)
     if left_number and right_number:
         return _compare_values(left_number, right_number, tolerance, exact=kind == "integer", profile=profile)
     by_parts = compare_matrices(left, right)
-    if by_parts is None and (is_wordy(left) or is_wordy(right)):
+    if by_parts is None and any(
+        is_wordy(form) or _SHORT_WORD.fullmatch(raw.strip()) for form, raw in ((left, answer), (right, target))
+    ):
         return compare_words(answer, target)
     left, right = with_signs_apart(left), with_signs_apart(right)
     by_parts = by_parts or compare_lists(left, right, kind, tolerance, profile)
     if isinstance(by_parts, Outcome):
         return by_parts
+    unordered = by_parts is not None and by_parts.unordered
     if by_parts is not None:
         left, right = by_parts.answer, by_parts.target
     refused = refusal(left) or refusal(right)
     if refused:
         return Outcome(equal=False, rule=refused)
-    allowed = float(margin(tolerance, right_number.value)) if tolerance and right_number else None
-    return Comparison(answer=left, target=right, tolerance=allowed)
+    return Comparison(answer=left, target=right, tolerance=tolerance, unordered=unordered)
 
 
 def _form_of_target(target: str, answer: str, kind: AnswerKind, profile: Profile) -> Form:
-    """The form of a target; "5 m" is 5 times m unless the kind, or the unit of the answer, says that m is a unit."""
+    """The form of a target; "5 m" is 5 times m unless the kind or the answer says that m is a unit.
+
+    The answer says so by a unit of its own, or by being a mere number.
+    """
     form = normal_form(target, numeric=kind in NUMERIC_KINDS, profile=profile)
     if form.unit or kind in NUMERIC_KINDS or read_number(form.body):
         return form
     as_quantity = normal_form(target, numeric=True, profile=profile)
-    unit_beside = normal_form(answer, numeric=True, profile=profile).unit if as_quantity.unit else None
-    is_quantity = unit_beside and as_quantity.unit and unit_beside != as_quantity.unit
-    return as_quantity if is_quantity else form
+    if as_quantity.unit is None:
+        return form
+    beside = normal_form(answer, numeric=True, profile=profile)
+    are_numbers = read_number(as_quantity.body) and read_number(beside.body)
+    return as_quantity if beside.unit or are_numbers else form
 
 
 def _converted(answer: Form, target: Form, profile: Profile) -> tuple[str, str] | None:
@@ -198,11 +225,21 @@ def _aligned(answer: str, target: str) -> tuple[str, str]:
     for name, interval in ((named_answer, target), (named_target, answer)):
         if name and "\\in" in name[0] and as_interval(interval):
             answer, target = (name[2], target) if name is named_answer else (answer, name[2])
-    if brackets_of(target)[0] not in ("", "{}"):
-        answer = as_interval(answer) or answer
-    elif brackets_of(answer)[0] not in ("", "{}"):
-        target = as_interval(target) or target
-    return answer, target
+    return as_ranges(answer, target)
+
+
+def _is_contradiction(form: str) -> bool:
+    """Whether a form puts an equals sign between different numbers: "3=4" is worth neither."""
+    sides = re.split(r"=|\\approx(?![a-z])", form)
+    numbers = [number for number in map(read_number, sides) if number is not None]
+    if len(sides) < 2 or len(numbers) < len(sides):
+        return False
+    share = _ROUNDED if "\\approx" in form else 0
+    return any(abs(one.value - numbers[0].value) > share * abs(numbers[0].value) for one in numbers[1:])
+
+
+def _as_name(form: str) -> str:
+    return re.sub(r"[{}\s]", "", form.replace("–", "-"))
 
 
 def _label(form: str) -> str | None:

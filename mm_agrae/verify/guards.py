@@ -21,6 +21,8 @@ _OPERATORS = re.compile(
     r"\\(?:i*int|sum|prod|lim|binom|dbinom|tbinom|frac\{d\}|oint|gcd|lcm|begin\{cases\})(?![A-Za-z])"
 )
 _FACTORIAL = re.compile(r"(?P<digits>\d+)?!(?!=)")
+# The factorial of a letter, or of a letter and one small term: such as n! and (n-k)!
+_LETTER_FACTORIAL = re.compile(r"(?:(?<![A-Za-z\\])[a-z]|\([a-z](?:[+-](?:\d{1,2}|[a-z]))?\))!(?![=!)])")
 _OPENING = "([{"
 _CLOSING = ")]}"
 
@@ -46,7 +48,7 @@ def refusal(form: str) -> str | None:
         return "refused_loose_numbers"  # the grammar would multiply "1 2 3"
     if _OPERATORS.search(form):
         return "refused_operator"
-    for match in _FACTORIAL.finditer(form):
+    for match in _FACTORIAL.finditer(_LETTER_FACTORIAL.sub("", form)):
         if match["digits"] is None or int(match["digits"]) > MAX_FACTORIAL:
             return "refused_factorial"
     return _exponent_refusal(form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from mm_agrae.records import AnswerKind, Tolerance
@@ -11,15 +11,22 @@ from mm_agrae.verify.normalise import Number, read_number, split_list
 from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
 from mm_agrae.verify.profiles import Profile
 
-_MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _ROWS = re.compile(r"\[\[(.*)\]\]")
 _RELATION = r"(<|>|\\[lg]e(?![a-z]))"
 _END = r"([^<>=\\]*(?:\\(?![lg]e(?![a-z]))[^<>=\\]*)*)"  # of a range: no relation inside
-_BOUNDS = re.compile(rf"{_END}(<|\\le(?![a-z]))\s*([A-Za-z])(<|\\le(?![a-z])){_END}")
-_BOUND = re.compile(rf"([A-Za-z]){_RELATION}{_END}")
-_LEFT = re.compile(rf"{_END}{_RELATION}\s*([A-Za-z])")
+_BOUNDS = re.compile(rf"{_END}{_RELATION}\s*([A-Za-z]){_RELATION}{_END}")
+_BOUND = re.compile(rf"[A-Za-z]?{_RELATION}{_END}")
+_LEFT = re.compile(rf"{_END}{_RELATION}\s*[A-Za-z]")
+_UNEQUAL = re.compile(r"[A-Za-z]\\ne(?![a-z])\s*([^<>=\\]+)")
+_OUTWARD = re.compile(r"([\[\]])([^\[\],]+),([^\[\],]+)([\[\]])")  # ]1,2[ is open at both ends
+_BUILDER = re.compile(r"(?:\\?\{)?([A-Za-z])(?:\\in\\mathbb\{R\})?(?::|\||\\mid(?![a-z]))\s*(.+?)(?:\\?\})?")
+_ALL_REALS = frozenset({"\\mathbb{R}", "\\mathbb R", "\\mathbbR", "\\R", "ℝ"})
+_RAY = re.compile(r"\(-\\infty,([^,]+)([)\]])|([(\[])([^,]+),\\infty\)")
 _SEVERAL = re.compile(r"\\(?:cup|pm|le|ge)(?![a-z])|[<>]")
 _ANY_BRACKETS = frozenset({"list", "set", "coordinate"})  # kinds whose brackets are a matter of taste
+_OPENING = {"<": "(", "\\le": "["}
+_CLOSING = {"<": ")", "\\le": "]"}
 _MIRRORED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 
 
@@ -45,6 +52,8 @@ def compare_lists(
         return None
     if _SEVERAL.search(answer + target):
         return None  # an inequality may equal an interval, and unions and signs stand for several parts
+    if kind == "set" or left.brackets == right.brackets == "{}":
+        left, right = _without_repeats(left), _without_repeats(right)
     if len(left.parts) != len(right.parts):
         return Outcome(equal=False, rule="list_length")
     loose = kind in _ANY_BRACKETS or profile.brackets == "ignored" or _is_set_as_tuple(left, right, profile)
@@ -58,6 +67,10 @@ def compare_lists(
         shape = "\\{{{}\\}}" if kind == "set" else "({})"
         if len(left.parts) == 1:
             return Comparison(answer=left.parts[0], target=right.parts[0]) if loose else None
+        if not left.brackets and not right.brackets and _is_unordered(left, right, kind, profile):
+            return Comparison(
+                answer=",".join(left.parts), target=",".join(right.parts), tolerance=tolerance, unordered=True
+            )
         if not loose:
             return None
         return Comparison(answer=shape.format(",".join(left.parts)), target=shape.format(",".join(right.parts)))
@@ -83,6 +96,14 @@ def _taken_apart(form: str) -> _Parts:
     parts = split_list(inside)
     numbers = [number for number in map(read_number, parts) if number is not None]
     return _Parts(brackets=brackets, parts=parts, numbers=numbers if len(numbers) == len(parts) else None)
+
+
+def _without_repeats(one: _Parts) -> _Parts:
+    """The parts of a set, each once: by value where all have one, else by text."""
+    if one.numbers is None:
+        return replace(one, parts=list(dict.fromkeys(one.parts)))
+    numbers = list({number.value: number for number in one.numbers}.values())
+    return replace(one, parts=[str(number.value) for number in numbers], numbers=numbers)
 
 
 def _sorted(one: _Parts) -> _Parts:
@@ -126,23 +147,75 @@ def with_signs_apart(form: str) -> str:
     return f"\\{{{joined}\\}}" if brackets == "{}" else joined
 
 
+def as_ranges(answer: str, target: str) -> tuple[str, str]:
+    """Both forms as intervals, where one is an interval or a union, or where both are inequalities in one variable."""
+    here, there = as_interval(answer), as_interval(target)
+    if _is_range(target) or _is_range(answer):
+        return here or answer, there or target
+    names = [set(re.findall(r"(?<![\\a-z])[A-Za-z](?![a-z])", form)) for form in (answer, target)]
+    if here and there and len(names[0] | names[1]) == 1:
+        return here, there
+    return answer, target
+
+
+def _is_range(form: str) -> bool:
+    return brackets_of(form)[0] not in ("", "{}") or form in _ALL_REALS or "\\cup" in form or "[" in form
+
+
 def as_interval(form: str) -> str | None:
-    """The interval that an inequality in one variable states, or None: "-2<x\\le7" becomes "(-2,7]"."""
+    """The interval or union that a form in one variable states, or None.
+
+    "-2<x\\le7" becomes "(-2,7]", and so do its mirror image, "\\{x:-2<x\\le7\\}" and "x>-2,x\\le7". Two rays that do
+    not meet, and "x\\ne3", become unions. The variable may be missing (">3").
+    """
+    if built := _BUILDER.fullmatch(form):
+        form = built[2]
+    if form in _ALL_REALS:
+        return "(-\\infty,\\infty)"
+    if match := _OUTWARD.fullmatch(form):
+        return f"{'(['[match[1] == '[']}{match[2]},{match[3]}{')]'[match[4] == ']']}"
     if match := _BOUNDS.fullmatch(form):
-        opening, closing = "(" if match[2] == "<" else "[", ")" if match[4] == "<" else "]"
-        return f"{opening}{match[1]},{match[5]}{closing}"
+        ends = (match[1], match[2], match[4], match[5])
+        if match[2] in (">", "\\ge"):
+            ends = (match[5], _MIRRORED[match[4]], _MIRRORED[match[2]], match[1])
+        low, first, second, high = ends
+        if first not in _OPENING or second not in _OPENING:
+            return None
+        return f"{_OPENING[first]}{low},{high}{_CLOSING[second]}"
+    if match := _UNEQUAL.fullmatch(form):
+        return f"(-\\infty,{match[1]})\\cup({match[1]},\\infty)"
     if match := _BOUND.fullmatch(form):
-        relation, bound = match[2], match[3]
+        relation, bound = match[1], match[2]
     elif match := _LEFT.fullmatch(form):
         relation, bound = _MIRRORED[match[2]], match[1]
     else:
-        return None
+        return _of_two_rays(form)
+    if "," in bound:
+        return _of_two_rays(form)
     return {
         "<": f"(-\\infty,{bound})",
         "\\le": f"(-\\infty,{bound}]",
         ">": f"({bound},\\infty)",
         "\\ge": f"[{bound},\\infty)",
     }[relation]
+
+
+def _of_two_rays(form: str) -> str | None:
+    """What "x<2,x>1" says: an interval when the rays meet, where "or" would say nothing, and otherwise their union."""
+    parts = split_list(form)
+    if len(parts) != 2 or parts[0][:1] != parts[1][:1]:
+        return None
+    rays = [_RAY.fullmatch(as_interval(part) or "") for part in parts]
+    lower = next((ray for ray in rays if ray and ray[1]), None)
+    upper = next((ray for ray in rays if ray and ray[4]), None)
+    if lower is None or upper is None:
+        return None
+    low, high = read_number(upper[4]), read_number(lower[1])
+    if low is None or high is None:
+        return None
+    if low.value < high.value:
+        return f"{upper[3]}{upper[4]},{lower[1]}{lower[2]}"
+    return f"{lower[0]}\\cup{upper[0]}"
 
 
 def compare_matrices(answer: str, target: str) -> Outcome | Comparison | None:

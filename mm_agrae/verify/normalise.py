@@ -9,11 +9,13 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from math import comb
 
 from mm_agrae.verify.profiles import GENERIC, Profile
 from mm_agrae.verify.units import unit_name
 
 MAX_CHARS = 400
+_MAX_WRAPPINGS = 8  # a box in dollars in bold in a tag and so on; deeper ones are left as they are
 _MAX_EXPONENT = 400  # of ten; larger ones are compared as text or refused
 
 _SYMBOLS = {
@@ -21,9 +23,10 @@ _SYMBOLS = {
     "≥": "\\ge ", "≠": "\\ne ", "±": "\\pm ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ", "º": "^\\circ ",
     "²": "^{2}", "³": "^{3}", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}",
     "√": "\\sqrt ", "≈": "\\approx ", "％": "%", "，": ",", "（": "(", "）": ")", "\u00a0": " ", "\u2009": " ",
-    "。": ".",
+    "。": ".", "∅": "\\emptyset ",
 }  # fmt: skip
 _SYMBOL_TABLE = str.maketrans(_SYMBOLS)
+_RANGE = "\ue000"  # stands for an en dash between digits while other dashes become minus signs
 # What is left of "\frac", "\boxed" and "\begin" when a writer of JSON took the first letter for an escape.
 _EATEN = {"\x0crac": "\\frac", "\x08oxed": "\\boxed", "\x08egin": "\\begin"}
 
@@ -34,7 +37,7 @@ _SPACING = re.compile(
 )
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)"
 _PLAIN_NUMBER = re.compile(rf"[+-]?{_NUMBER}")
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _RATIO = re.compile(rf"([+-]?)(?:\\frac\{{([+-]?{_NUMBER})\}}\{{([+-]?{_NUMBER})\}}|({_NUMBER})/({_NUMBER}))")
 _MIXED = re.compile(r"([+-]?)(\d+)(?:\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+))")
 _POWER_OF_TEN = re.compile(
@@ -46,11 +49,25 @@ _TRAILING_UNIT = re.compile(
     r"|(?P<word>(?:square |sq\.? ?|cubic |平方|立方)?(?:[A-Za-zΩ]+|[一-龥]+)(?:\s?/\s?[A-Za-z]+| per [a-z]+)?))"
     r"(?P<power>\s*\^\{?[23]\}?)?"
 )
+# A marked text beside a value names a unit, known or not, unless it changes what is said.
+_SAYS_MORE = re.compile(
+    r"[\d,;=]|\b(?:or|and|not|is|to|hundred|thousand|million|billion|trillion|dozen|squared|cubed)\b", re.IGNORECASE
+)
 _FUNCTION = re.compile(
     r"(?<![A-Za-z\\])(?:np\.|math\.)?(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])"
 )
+_CIRCULAR = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_DEGREES = re.compile(rf"({_NUMBER})(?:\^\{{?\\circ\}}?|\\degree(?![a-z]))")
+_BINOMIAL = re.compile(r"\\binom(?:\{(\d{1,2})\}\{(\d{1,2})\}|(\d)(\d))")
+_ABOUT = re.compile(
+    r"^(?:=|\\approx(?![A-Za-z])|(?:\\text\{)?(?:approximately|about|roughly|around)\b\}?)\s*", re.IGNORECASE
+)
+# "The distance is" before a number; a sentence with a number, or one that says what it is not, is left alone.
+_STATEMENT = re.compile(
+    r"^(?:\\text\{)?(?!.*\b(?:not|no|or|if)\b)[A-Za-z][^\d=<>]{0,100}\b(?:is|are|equals)\b\s*\}?\s*(?=[\\$\d.+-])"
+)
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u202f]\d{3})+(?![\d ])")
-_COMMA_DECIMAL = re.compile(r"([+-]?(?:\d{1,3}(?:\.\d{3})+|\d+)),(\d{1,2}|\d{4,})(?!\d)")
+_COMMA_DECIMAL = re.compile(r"([+-]?(?:\d{1,3}(?:\.\d{3})+|\d+)),(\d{1,2}|\d{4,}|(?<=\b0,)\d{3})(?!\d)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +97,15 @@ def normal_form(raw: str, *, numeric: bool = False, profile: Profile = GENERIC) 
             mojibake).
     """
     text = raw.replace("掳", "°") if profile.mojibake else raw
-    text = _without_dollars(unwrapped(text).translate(_SYMBOL_TABLE))
+    text = re.sub(r"(?<=\d)\s?–\s?(?=\d)", _RANGE, unwrapped(text)).translate(_SYMBOL_TABLE)
+    text = _without_dollars(text.replace(_RANGE, "–"))
     if profile.spaced_thousands:
         text = _SPACED_THOUSANDS.sub(lambda match: re.sub(r"\s", "", match[0]), text)
     if profile.decimal_comma:
         text = _decimal_point(text)
     text = _plain_latex(text)
-    text, currency = _without_currency(re.sub(r"^(?:=|\\approx(?![A-Za-z]))\s*", "", text))
+    text = _STATEMENT.sub("", text) if numeric else text
+    text, currency = _without_currency(_ABOUT.sub("", text))
     body, unit = _split_unit(text, numeric=numeric, chinese=profile.chinese)
     return Form(body=_tight(body), unit=currency or unit)
 
@@ -94,7 +113,7 @@ def normal_form(raw: str, *, numeric: bool = False, profile: Profile = GENERIC) 
 def unwrapped(raw: str) -> str:
     """The answer without what is only packing: tags, boxes, dollars, bold marks, outer text command, full stop."""
     text = repaired(raw).strip()
-    while True:
+    for _ in range(_MAX_WRAPPINGS):
         before = text
         text = re.sub(r"^<answer>(.*)</answer>$", r"\1", text, flags=re.DOTALL | re.IGNORECASE)
         text = re.sub(r"^\\(?:boxed|fbox)\s*\{(.*)\}$", r"\1", text, flags=re.DOTALL)
@@ -102,9 +121,18 @@ def unwrapped(raw: str) -> str:
         text = re.sub(r"^\\[(\[](.*)\\[)\]]$", r"\1", text, flags=re.DOTALL)
         text = re.sub(r"^(\$\$?|\*\*?)([^$*]*)\1$", r"\2", text)
         text = re.sub(rf"^{_TEXT}\{{([^{{}}]*)\}}$", r"\1", text)
-        text = re.sub(r"(?<!\\)[.。]$", "", text).strip()
+        text = _without_end(text)
         if text == before:
-            return text
+            break
+    return text
+
+
+def _without_end(text: str) -> str:
+    """The text without white space around it, and without full stops, semicolons and line breaks at its end."""
+    bare = text.strip().rstrip(" \t\n.。;")
+    if bare.endswith("\\\\"):
+        return bare.removesuffix("\\\\").rstrip()
+    return text.strip()[: len(bare) + 1] if bare.endswith("\\") else bare  # "\;" is a space, and "\." a mark
 
 
 def repaired(raw: str) -> str:
@@ -176,6 +204,8 @@ def _plain_latex(text: str) -> str:
     text = _SPACING.sub(" ", text)
     text = re.sub(rf",?\s*(?:{_TEXT}\{{\s*,?\s*(?:and|or)\s*\}}|\b(?:and|or)\b)\s*", ", ", text)
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
+    text = re.sub(r"\\[dt]binom(?![A-Za-z])", r"\\binom", text.replace("\\varnothing", "\\emptyset"))
+    text = re.sub(r"(?<=\d)_(\d+)|_([A-Za-z\d])", r"_{\1\2}", text)
     text = re.sub(r"\\(le|ge|ne)q(?![A-Za-z])", r"\\\1", text)
     text = re.sub(r"\s*([{}])\s*", r"\1", text)
     text = re.sub(r"\\frac\s*(\d)(?=\s*[\d{])", r"\\frac{\1}", text)
@@ -206,6 +236,8 @@ def _decimal_point(text: str) -> str:
 
 def _without_currency(text: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"([+-]?)\s*\\?([$€£¥])\s*(.*)", text, re.DOTALL)
+    if match is None and (behind := re.fullmatch(r"(.*\d)\s*\\?([$€£¥])", text)):
+        return behind[1], behind[2]
     return (match[1] + match[3], match[2]) if match else (text, None)
 
 
@@ -218,14 +250,29 @@ def _split_unit(text: str, *, numeric: bool, chinese: bool) -> tuple[str, str | 
     if match["percent"]:
         return value, "%"
     if match["degree"]:
+        if _CIRCULAR.search(value):
+            return text, None
         # A bearing such as 118°T is an angle from true north.
         scale = (match["scale"] or "").strip()
         return value, "°" + scale.replace("T", "")
     word = match["word"] if match["marked"] is None else match["marked"].strip()
     if match["marked"] is not None:
-        return value, unit_name(word + power, numeric=True, chinese=chinese) or None
+        known = unit_name(word + power, numeric=True, chinese=chinese)
+        if known is None and _SAYS_MORE.search(word):
+            return text, None
+        return value, (" ".join(word.lower().split()).removesuffix("s") if known is None else known) or None
     name = unit_name(word + power, numeric=numeric, chinese=chinese)
+    if name is None and numeric and _is_count(text, match):
+        return value, word.lower().removesuffix("s")
     return (text, None) if name is None else (value, name or None)
+
+
+def _is_count(text: str, match: re.Match[str]) -> bool:
+    """Whether a number and one word apart from it are all, as in "12 students"."""
+    word, value = match["word"], match["value"]
+    is_apart = text[match.end("value") :][:1].isspace()
+    is_word = re.fullmatch(r"[A-Za-z]{3,}", word) is not None and _SAYS_MORE.search(word) is None
+    return is_apart and is_word and read_number(_tight(value)) is not None
 
 
 def _tight(text: str) -> str:
@@ -235,7 +282,17 @@ def _tight(text: str) -> str:
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", _kept_space, text)
     text = re.sub(r"^\{([^{}]*)\}$", r"\1", text)
-    return text.removeprefix("+")
+    if _CIRCULAR.search(text):
+        text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
+    return _BINOMIAL.sub(_counted, text).removeprefix("+")
+
+
+def _counted(match: re.Match[str]) -> str:
+    ways = comb(int(match[1] or match[3]), int(match[2] or match[4]))
+    if match[0] == match.string:
+        return str(ways)
+    before = match.string[: match.start()][-1:]
+    return f"\\cdot({ways})" if before.isalnum() or before in tuple(")}") else f"({ways})"
 
 
 def _kept_space(match: re.Match[str]) -> str:

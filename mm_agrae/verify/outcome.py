@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from mm_agrae.records import Tolerance
 from mm_agrae.verify.normalise import Number
@@ -22,11 +24,33 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two forms that only algebra can compare; with a tolerance, by their numerical values."""
+    """Two forms that only algebra can compare.
+
+    Attributes:
+        answer: Normal form of the answer.
+        target: Normal form of the target.
+        tolerance: How far two constants may be apart; None for equal.
+        unordered: Both are lists without brackets that are equal in any order, part by part.
+        otherwise: What else makes the answer right, when the target names an alternative.
+    """
 
     answer: str
     target: str
-    tolerance: float | None = None
+    tolerance: Tolerance | None = None
+    unordered: bool = False
+    otherwise: Comparison | None = None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Comparison:
+        """The comparison whose fields, as `asdict` gives them, went through JSON."""
+        tolerance, otherwise = fields["tolerance"], fields["otherwise"]
+        return cls(
+            answer=fields["answer"],
+            target=fields["target"],
+            tolerance=Tolerance(**tolerance) if tolerance else None,
+            unordered=fields["unordered"],
+            otherwise=cls.of(otherwise) if otherwise else None,
+        )
 
 
 def compare_numbers(

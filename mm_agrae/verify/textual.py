@@ -15,6 +15,9 @@ from mm_agrae.verify.question import Question
 _OLYMPIAD_ERROR = 1e-8
 _OLYMPIAD_SLACK = 1.01
 _WORD = re.compile(r"[a-z]+")
+_TEXT_UNIT = re.compile(
+    r"\\(?:text|mbox|textnormal)\{\s(?![^{}]*(?:[\d,;=]|\b(?:or|and|not|is)\b))[^{}]*\}(?:\^\{?\d\}?)?$"
+)
 _DAPO_REMOVED = re.compile(
     r"\b(?:square|ways|integers|dollars|mph|inches|ft|hours|km|units|points|feet|minutes|digits|cents|degrees|cm|gm|"
     r"pounds|meters|meals|edges|students|multiples)\b|\\(?:ldots|text\{s\}|text\{\.\}|\s|!|%|\$)|[%°]|\^\{?\\circ\}?"
@@ -23,6 +26,7 @@ _MATHRULER_UNITS = re.compile(
     r"(?:degree|cm|centimeter|meter|mile|second|minute|hour|day|week|month|year|foot|feet|inch|yard)(?:es)?s? *"
     r"(?:\^\{?\d\}?)?"
 )
+_LETTER_UNIT = re.compile(r"[\d})]\s?[mghsLNJWV]$")
 _PLAIN_FRACTION = re.compile(r"-?\d+/0*[1-9]\d*")
 _LONG_EXPONENT = re.compile(r"\^[{(]|\^\d+\^|\^\d\d")
 _BRACKETS = (("(", ")"), ("[", "]"), ("(", "]"), ("[", ")"))
@@ -33,9 +37,9 @@ def compare_yes_no_word(answer: str, question: Question) -> Outcome:
 
     The target is "yes" or "no", or "1" or "0".     word extraction as in HallusionBench's evaluations, arXiv:2310.14566
     """
-    wanted = {"1": "yes", "0": "no"}.get(question.target.strip(), question.target.strip(" .").lower())
-    said = {"yes", "no"} & set(_WORD.findall(answer.lower()))
-    return Outcome(equal=said == {wanted}, rule="yes_no_word")
+    target = {"1": "yes", "0": "no"}.get(question.target.strip(), question.target)
+    said, wanted = ({"yes", "no"} & set(_WORD.findall(side.lower())) for side in (answer, target))
+    return Outcome(equal=len(said) == 1 and said == wanted, rule="yes_no_word")
 
 
 def compare_integer_text(answer: str, question: Question) -> Outcome:
@@ -98,8 +102,13 @@ def compare_mathruler(answer: str, question: Question) -> Outcome | Comparison:
 
 def compare_olympiad(answer: str, question: Question) -> Outcome | Comparison:
     """OlympiadBench: parts between commas in any order, numbers to 1e-8 or the stated error (with 1 % slack), and a
-    hundredth or hundredfold of the target too.     judge of OlympiadBench, arXiv:2402.14008
+    hundredth or hundredfold of the target too. A letter after a number is a factor: 0.64 N is not 0.64.
+
+    Source: judge of OlympiadBench, arXiv:2402.14008
     """
+    for one, other in ((answer, question.target), (question.target, answer)):
+        if len(other) <= MAX_CHARS and _LETTER_UNIT.search(one) and read_number(unwrapped(other)):
+            return Outcome(equal=False, rule="unit")
     stated = question.tolerance or Tolerance(kind="absolute", value=_OLYMPIAD_ERROR)
     if stated.kind == "absolute":
         stated = replace(stated, value=stated.value * _OLYMPIAD_SLACK)
@@ -111,7 +120,7 @@ def math_text(raw: str) -> str:
     text = unwrapped(raw).replace("\n", "").replace("\\!", "").replace("\\ ", " ")
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
     text = re.sub(r"\\(?:left|right)(?![a-z])|\^\{?\\circ\}?|\\?[$%]", "", text)
-    text = re.sub(r"\\(?:text|mbox|textnormal)\{\s[^{}]*\}.*$", "", text)
+    text = _TEXT_UNIT.sub("", text)
     text = re.sub(r"^[A-Za-z]\s*=(?!.*=)", "", text)
     text = re.sub(r"(^|[\s{])\.(?=\d)", r"\g<1>0.", text)
     text = re.sub(r"\\sqrt\s*([^\s{\\])", r"\\sqrt{\1}", text).replace(" ", "")

@@ -19,6 +19,8 @@ _TABLE: dict[str, tuple[str, Fraction, str]] = {
     "°C": ("celsius", Fraction(1), "°c celsius 摄氏度"),
     "°F": ("fahrenheit", Fraction(1), "°f fahrenheit"),
     "rad": ("radian", Fraction(1), "rad radian radians"),
+    "nm": ("length", Fraction(1, 10**9), "nm nanometer nanometers nanometre nanometres 纳米"),
+    "um": ("length", Fraction(1, 10**6), "um μm µm micrometer micrometers micrometre micrometres micron microns 微米"),
     "mm": ("length", Fraction(1, 1000), "mm millimeter millimeters millimetre millimetres 毫米"),
     "cm": ("length", Fraction(1, 100), "cm centimeter centimeters centimetre centimetres 厘米"),
     "dm": ("length", Fraction(1, 10), "dm decimeter decimeters decimetre decimetres 分米"),
@@ -52,13 +54,18 @@ _TABLE: dict[str, tuple[str, Fraction, str]] = {
     "N": ("force", Fraction(1), "newton newtons 牛"),
     "kN": ("force", Fraction(1000), "kn"),
     "J": ("energy", Fraction(1), "joule joules 焦"),
+    "eV": ("energy", Fraction(1602176634, 10**28), "ev"),
     "kJ": ("energy", Fraction(1000), "kj"),
     "W": ("power", Fraction(1), "watt watts"),
     "kW": ("power", Fraction(1000), "kw"),
     "V": ("voltage", Fraction(1), "volt volts"),
+    "mA": ("current", Fraction(1, 1000), "ma milliampere milliamperes milliamp milliamps"),
     "A": ("current", Fraction(1), "ampere amperes amp amps"),
     "Ω": ("resistance", Fraction(1), "Ω ohm ohms"),
     "Hz": ("frequency", Fraction(1), "hz hertz"),
+    "kHz": ("frequency", Fraction(1000), "khz kilohertz"),
+    "MHz": ("frequency", Fraction(10**6), "mhz megahertz"),
+    "GHz": ("frequency", Fraction(10**9), "ghz gigahertz"),
     "Pa": ("pressure", Fraction(1), "pa pascal pascals"),
     "K": ("kelvin", Fraction(1), "kelvin kelvins"),
     "C": ("charge", Fraction(1), "coulomb coulombs"),
@@ -117,13 +124,15 @@ def _part_name(word: str, *, numeric: bool) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def measure(unit: str) -> Measure:
-    """Dimension and size of a canonical unit."""
+def measure(unit: str) -> Measure | None:
+    """Dimension and size of a canonical unit; None for a name that is no known unit."""
     powers: dict[str, int] = {}
     size = Fraction(1)
     for place, part in enumerate(unit.split("/")):
         name = part.rstrip("23")
         power = int(part[len(name) :] or 1) * (1 if place == 0 else -1)
+        if name not in _TABLE:
+            return None
         dimension, base_size, _ = _TABLE[name]
         size *= base_size**power
         base = "length" if dimension == "volume" else dimension
@@ -132,6 +141,11 @@ def measure(unit: str) -> Measure:
 
 
 def conversion(unit: str, to: str) -> Fraction | None:
-    """How many of the unit `to` one `unit` is, or None across dimensions: 100 for "m" to "cm", None for "m" to "s"."""
+    """How many of the unit `to` one `unit` is: 100 for "m" to "cm".
+
+    None across dimensions ("m" to "s"), and where one name is no known unit ("apple" to "orange").
+    """
     here, there = measure(unit), measure(to)
+    if here is None or there is None:
+        return None
     return here.size / there.size if here.dimension == there.dimension else None

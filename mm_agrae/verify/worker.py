@@ -63,7 +63,7 @@ def _answer(request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
     outcome, rule = None, ""
     try:
         signal.setitimer(signal.ITIMER_REAL, timeout_s)
-        outcome = asdict(compare(Comparison(**request)))
+        outcome = asdict(compare(Comparison.of(request)))
         signal.setitimer(signal.ITIMER_REAL, 0)
     except _DeadlineError:
         rule = "timeout"

@@ -110,7 +110,7 @@ def test_the_rest_is_left_to_algebra():
     left = compare_simply("\\sqrt{12}\\text{ cm}", "2√3", "expression")
     assert left == Comparison(answer="\\sqrt{12}", target="2\\sqrt{3}")
     rounded = compare_simply("5\\sqrt{2}", "7.1", "decimal", tolerance=TENTHS)
-    assert rounded == Comparison(answer="5\\sqrt{2}", target="7.1", tolerance=0.05)
+    assert rounded == Comparison(answer="5\\sqrt{2}", target="7.1", tolerance=TENTHS)
 
 
 def test_shown_form_names_the_unit():

@@ -23,7 +23,7 @@ from mm_agrae.verify.normalise import normal_form, read_number, split_list, unwr
         ("12 meters.", "12", "m"),
         ("15\\mbox{ cm}^2", "15", "cm2"),
         ("5 square units", "5", None),
-        ("5 \\text{ apples}", "5", None),
+        ("5 \\text{ apples}", "5", "apple"),
         ("28\\%", "28", "%"),
         ("\\$32,\\!348", "32348", "$"),
         ("1,234,567.5", "1234567.5", None),
