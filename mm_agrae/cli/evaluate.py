@@ -37,12 +37,15 @@ def rescore(
         typer.Option(help="Scoring profile; default that by which each set was measured."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Worker processes for symbolic comparison.", min=1)] = 2,
-    timeout_s: Annotated[float, typer.Option(help="Seconds after which a comparison is killed.", min=0.1)] = 5.0,
+    timeout_s: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Seconds after which a comparison is killed; default as each set was measured.", min=0.1),
+    ] = None,
 ) -> None:
     """Judge saved completions again, without a model, and list the verdicts that changed."""
     from dataclasses import asdict
 
-    from mm_agrae.evaluate.rescore import rescore_set
+    from mm_agrae.evaluate.rescore import measured_again, rescore_set
     from mm_agrae.evaluate.saved import saved_sets
     from mm_agrae.evaluate.summary import lines_of
     from mm_agrae.store.atomic import write_stream
@@ -52,12 +55,13 @@ def rescore(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not empty, but --out must name a new or empty folder. Name another.")
     changes = []
-    with VerifierPool(num_workers=workers, timeout_s=timeout_s) as verifier:
-        for saved in saved_sets(results).values():
-            rescored = rescore_set(saved, verifier, out, profile=profile)
-            changes += rescored.changes
-            for line in lines_of(rescored.summary):
-                say(line)
+    for saved in saved_sets(results).values():
+        measured = measured_again(saved.measured, profile=profile, timeout_s=timeout_s)
+        with VerifierPool(num_workers=workers, timeout_s=measured.timeout_s) as verifier:
+            rescored = rescore_set(saved, verifier, out, measured=measured)
+        changes += rescored.changes
+        for line in lines_of(rescored.summary):
+            say(line)
     write_stream(out / "changed.jsonl", (json_line(asdict(change)) for change in changes))
     for change in changes[:SHOWN]:
         where = "greedy" if change.completion is None else f"completion {change.completion}"

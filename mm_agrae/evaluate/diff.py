@@ -12,7 +12,7 @@ from mm_agrae.evaluate.statistics import problem_scores
 
 # By what a figure is measured; two results that differ here differ in more than the model.
 COMPARED_SETTINGS = (
-    "seed", "profile", "aggregate", "protocol", "protocol_hash", "departures", "settings", "data", "blind",
+    "seed", "profile", "timeout_s", "aggregate", "protocol", "protocol_hash", "departures", "settings", "data", "blind",
 )  # fmt: skip
 NOT_COMPARED = ("formatted", "truncated")
 
@@ -48,12 +48,12 @@ def diff_sets(first: SavedSet, second: SavedSet, *, seed: int) -> SetDiff:
     Raises:
         DataError: The files cannot be read, no problem is shared, or a group is not complete.
     """
-    tallies = [first.tally(), second.tally()]
+    problems = [first.problems(), second.problems()]
     scores = []
-    for saved, tally in zip((first, second), tallies, strict=True):
-        found = problem_scores(tally.results, ks=saved.measured.ks, g_pass_ks=saved.measured.g_pass_ks)
+    for saved, scored in zip((first, second), problems, strict=True):
+        found = problem_scores(scored.results, ks=saved.measured.ks, g_pass_ks=saved.measured.g_pass_ks)
         scores.append({name: of for name, of in found.items() if name not in NOT_COMPARED})
-    groups = {result.sample_id: result.group for tally in tallies for result in tally.results}
+    groups = {result.sample_id: result.group for scored in problems for result in scored.results}
     aggregate = first.measured.aggregate
     return SetDiff(
         name=first.name,
@@ -63,7 +63,7 @@ def diff_sets(first: SavedSet, second: SavedSet, *, seed: int) -> SetDiff:
             for name, of in scores[0].items()
             if name in scores[1]
         },
-        aggregate=compare_aggregates(aggregate, tallies[0].scored, tallies[1].scored, seed=seed)
+        aggregate=compare_aggregates(aggregate, problems[0].scored, problems[1].scored, seed=seed)
         if aggregate and aggregate == second.measured.aggregate
         else {},
     )

@@ -50,20 +50,40 @@ class Rescored:
     changes: list[Change]
 
 
-def rescore_set(saved: SavedSet, verifier: VerifierPool, out: Path, *, profile: str | None) -> Rescored:
+def measured_again(measured: Measured, *, profile: str | None, timeout_s: float | None) -> Measured:
+    """By what saved completions are judged again.
+
+    Args:
+        measured: By what they were judged before.
+        profile: Scoring profile; None keeps that one. Another than that of the protocol card is a departure.
+        timeout_s: Seconds after which a comparison is killed; None keeps those.
+    """
+    profile, card = profile or measured.profile, measured.protocol_profile
+    before = _departure(measured.profile, card)
+    departures = [told for told in measured.departures if told != before]
+    if card and profile != card:
+        departures.append(_departure(profile, card))
+    timeout_s = measured.timeout_s if timeout_s is None else timeout_s
+    return replace(measured, profile=profile, timeout_s=timeout_s, departures=tuple(departures))
+
+
+def _departure(profile: str, card: str | None) -> str:
+    return f"scoring profile {profile} instead of {card}"
+
+
+def rescore_set(saved: SavedSet, verifier: VerifierPool, out: Path, *, measured: Measured) -> Rescored:
     """Judge the saved completions of a set again and write them, with their summary, to another folder.
 
     Args:
         saved: The set.
         verifier: Judges.
         out: Folder that receives NAME.json, NAME.jsonl and NAME.greedy.jsonl.
-        profile: Scoring profile; None keeps the one that it was measured by.
+        measured: By what they are judged now, see `measured_again`.
 
     Raises:
         ConfigError: There is no such profile.
         DataError: The saved files cannot be read.
     """
-    measured = _measured(saved.measured, profile)
     changes: list[Change] = []
     if saved.greedy_file:
         best = (greedy for _, greedy in saved.groups() if greedy)
@@ -73,22 +93,13 @@ def rescore_set(saved: SavedSet, verifier: VerifierPool, out: Path, *, profile: 
     judged = _judged(sampled, saved.name, measured, verifier, changes, is_greedy=False)
     write_stream(out / f"{saved.name}.jsonl", map(json_line, judged))
     again = replace(saved, folder=out, measured=measured)
-    summary = again.tally().summary(saved.name, step=saved.summary["step"])
+    summary = again.problems().summary(saved.name, step=saved.summary["step"])
     summary |= {
         "refused": saved.summary["refused"],
         "rescored": {"folder": str(saved.folder), "profile_before": saved.measured.profile, "changes": len(changes)},
     }
     write_json(out / f"{saved.name}.json", summary)
     return Rescored(summary=summary, changes=changes)
-
-
-def _measured(measured: Measured, profile: str | None) -> Measured:
-    if profile is None or profile == measured.profile:
-        return measured
-    departures = measured.departures
-    if measured.protocol:
-        departures = (*departures, f"scoring profile {profile} instead of {measured.profile}")
-    return replace(measured, profile=profile, departures=departures)
 
 
 def _judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from mm_agrae.errors import DataError
@@ -37,17 +38,7 @@ def with_classes(records: Sequence[Record], verifier: VerifierPool, profile: str
     found = []
     for record, (answers, correct), row in zip(records, votes, pairs, strict=True):
         same = [pair for pair in row if next(equal)]
-        classes = answer_classes(answers, correct, same)
-        found.append(
-            {
-                **record,
-                "answer_classes": {
-                    "sizes": list(classes.sizes),
-                    "correct": list(classes.correct),
-                    "num_unanswered": classes.num_unanswered,
-                },
-            }
-        )
+        found.append({**record, "answer_classes": asdict(answer_classes(answers, correct, same))})
     return found
 
 
@@ -60,7 +51,6 @@ def problem_result(record: Record, greedy: Record | None, categories: Sequence[s
         categories: Metadata keys whose values the figures are tabulated by.
     """
     rollouts = record["rollouts"]
-    classes = record["answer_classes"]
     return ProblemResult(
         sample_id=record["sample_id"],
         family=record["family"],
@@ -70,37 +60,46 @@ def problem_result(record: Record, greedy: Record | None, categories: Sequence[s
         num_formatted=sum(rollout["verdict"]["formatted"] for rollout in rollouts),
         num_truncated=sum(rollout["stop_reason"] == "length" for rollout in rollouts),
         greedy_correct=_is_correct(greedy["rollouts"][0]) if greedy else None,
-        classes=AnswerClasses(
-            sizes=tuple(classes["sizes"]),
-            correct=tuple(classes["correct"]),
-            num_unanswered=classes["num_unanswered"],
-        )
-        if len(rollouts) > 1
-        else None,  # one sample holds no vote
+        classes=_classes(record["answer_classes"]) if len(rollouts) > 1 else None,  # one sample holds no vote
         group=record["group"],
         categories={axis: str(record["metadata"][axis]) for axis in categories if axis in record["metadata"]},
     )
 
 
-def scored(record: Record, keys: Iterable[str]) -> Scored:
+def scored_record(record: Record, keys: Iterable[str]) -> Scored:
+    """One saved problem as a score over groups sees it; errors as `scored`."""
+    facts = {"family": record["family"], **record["metadata"]}
+    correct = tuple(_is_correct(rollout) for rollout in record["rollouts"])
+    return scored(record["sample_id"], record["group"], facts, correct, keys)
+
+
+def scored(
+    sample_id: str, group: str, facts: Mapping[str, Any], correct: tuple[bool, ...], keys: Iterable[str]
+) -> Scored:
     """One problem as a score over groups sees it.
 
+    Args:
+        sample_id: Its id.
+        group: What it is scored together with.
+        facts: Its family and its metadata.
+        correct: One flag per completion.
+        keys: Those of its facts that the score needs.
+
     Raises:
-        DataError: The problem's metadata lack a key.
+        DataError: A key is missing.
     """
-    found = {"family": record["family"], **record["metadata"]}
     for key in keys:
-        if key not in found:
+        if key not in facts:
             raise DataError(
-                f"sample {record['sample_id']!r} has no metadata {key!r}, but its score over groups needs it; there is "
-                f"{sorted(found)}. Convert the data set again with its own processor."
+                f"sample {sample_id!r} has no metadata {key!r}, but its score over groups needs it; there is "
+                f"{sorted(facts)}. Convert the data set again with its own processor."
             )
-    return Scored(
-        sample_id=record["sample_id"],
-        group=record["group"],
-        keys={key: str(found[key]) for key in keys},
-        correct=tuple(_is_correct(rollout) for rollout in record["rollouts"]),
-    )
+    return Scored(sample_id=sample_id, group=group, keys={key: str(facts[key]) for key in keys}, correct=correct)
+
+
+def _classes(saved: Mapping[str, Any]) -> AnswerClasses:
+    """What `with_classes` saved; JSON made lists of its tuples."""
+    return AnswerClasses(**{**saved, "sizes": tuple(saved["sizes"]), "correct": tuple(saved["correct"])})
 
 
 def _votes(record: Record) -> tuple[list[str | None], list[bool]]:

@@ -15,8 +15,9 @@ from mm_agrae.engines.base import Engine
 from mm_agrae.errors import CheckpointError, DataError
 from mm_agrae.evaluate.journal import Entry, Journal
 from mm_agrae.evaluate.results import with_classes
-from mm_agrae.evaluate.summary import Measured, Tally, check_measurable
+from mm_agrae.evaluate.summary import Measured, ScoredProblems, check_measurable
 from mm_agrae.policy.feed import Feed
+from mm_agrae.prompts.texts import may_ask_for_box
 from mm_agrae.records import Prompt, RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Judge, rollout
 from mm_agrae.seeding import seed_for
@@ -124,10 +125,10 @@ class Evaluator:
         self._sample(work, prompts, journal, num_done, advance)
         summary: dict[str, Any] = {}
         if self.ranks.is_main:
-            tally = Tally(measured)
+            scored = ScoredProblems(measured)
             for entry in journal.entries():
-                tally.add(entry.sampled, entry.greedy)
-            summary = tally.summary(task.name, step=step)
+                scored.add(entry.sampled, entry.greedy)
+            summary = scored.summary(task.name, step=step)
             summary |= {"refused": len(task.samples) - len(prompts), "fingerprint": journal.fingerprint}
             _save(journal, folder, task.name, greedy=task.plan.config.evaluate.greedy)
             write_json(summary_file, summary)  # last, because it says that the set is finished
@@ -140,13 +141,16 @@ class Evaluator:
         return Measured(
             seed=plan.config.seed,
             profile=plan.config.verifier.profile,
+            timeout_s=plan.config.verifier.timeout_s,
             ks=settings.ks,
             g_pass_ks=settings.g_pass_ks,
             aggregate=None if task.blind else plan.aggregate,
             categories=plan.categories,
             correct_weight=self.judge.correct_weight,
             format_weight=self.judge.format_weight,
+            boxed=may_ask_for_box(plan.config.prompt.instruction),
             protocol=plan.card.name if plan.card else None,
+            protocol_profile=plan.card.profile if plan.card else None,
             protocol_hash=protocol_hash(plan.card) if plan.card else None,
             departures=(*plan.departures, *refused),
             settings={

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_agrae.errors import DataError
-from mm_agrae.evaluate.summary import Measured, Tally, measured_from
+from mm_agrae.evaluate.summary import Measured, ScoredProblems, measured_from
 from mm_agrae.store.rollout_log import read_groups
 from mm_agrae.store.run_dir import RunDir, step_of
 
@@ -33,16 +33,17 @@ class SavedSet:
     @property
     def greedy_file(self) -> Path | None:
         """None where no most probable completions were drawn."""
-        path = self.folder / f"{self.name}.greedy.jsonl"
-        return path if path.is_file() else None
+        return self.folder / f"{self.name}.greedy.jsonl" if "greedy" in self.summary["overall"] else None
 
     def groups(self) -> Iterator[tuple[Group, Group | None]]:
         """Sampled and most probable completions, problem by problem.
 
         Raises:
-            DataError: A line cannot be read, or the two files do not go together.
+            DataError: A line cannot be read, the two files do not go together, or there are not as many problems as
+                the summary says.
         """
         greedy = read_groups(self.greedy_file) if self.greedy_file else repeat(None)
+        num_problems = 0
         for sampled in read_groups(self.sampled_file):
             best = next(greedy, None)
             if self.greedy_file and (best is None or best["sample_id"] != sampled["sample_id"]):
@@ -50,18 +51,24 @@ class SavedSet:
                     f"{self.greedy_file} does not hold the problems of {self.sampled_file.name} in the same order. "
                     "Restore both files from one evaluation."
                 )
+            num_problems += 1
             yield sampled, best
+        if num_problems != self.summary["num_problems"]:
+            raise DataError(
+                f"{self.sampled_file} holds {num_problems} problems, but its summary is of "
+                f"{self.summary['num_problems']}. Restore both files from one evaluation."
+            )
 
-    def tally(self) -> Tally:
+    def problems(self) -> ScoredProblems:
         """Its problems, scored as the verdicts say.
 
         Raises:
             DataError: As `groups`.
         """
-        tally = Tally(self.measured)
+        scored = ScoredProblems(self.measured)
         for sampled, best in self.groups():
-            tally.add(sampled, best)
-        return tally
+            scored.add(sampled, best)
+        return scored
 
 
 def saved_sets(path: Path) -> dict[str, SavedSet]:
@@ -76,15 +83,18 @@ def saved_sets(path: Path) -> dict[str, SavedSet]:
     folder = _folder(path)
     found = {}
     for file in sorted(folder.glob("*.json")):
-        if not file.with_suffix(".jsonl").is_file():
-            continue
         try:
             summary = json.loads(file.read_text(encoding="utf-8"))
-            values = summary["measured"]
+            if not file.with_suffix(".jsonl").is_file() and "measured" not in summary:
+                continue  # something else that was put here, such as a comparison
+            values, _, _ = summary["measured"], summary["num_problems"], summary["overall"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is no summary of this version ({error!r}). Measure again.") from error
-        measured = measured_from(values, file)
-        found[file.stem] = SavedSet(folder=folder, name=file.stem, summary=summary, measured=measured)
+        saved = SavedSet(folder=folder, name=file.stem, summary=summary, measured=measured_from(values, file))
+        for needed in (saved.sampled_file, saved.greedy_file):
+            if needed and not needed.is_file():
+                raise DataError(f"{file.name} is there and {needed} is not. Restore both files from one evaluation.")
+        found[file.stem] = saved
     if not found:
         raise DataError(
             f"{folder} holds no evaluated set, but must hold NAME.json and NAME.jsonl. Name a run directory, or the "

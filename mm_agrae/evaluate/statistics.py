@@ -25,7 +25,7 @@ class ProblemResult:
         difficulty: Level; None when the data set has none.
         num_correct: Correct ones among the sampled completions.
         num_samples: Sampled completions, the same for every problem of a set; at least 1.
-        num_formatted: Sampled completions in the form that was asked for.
+        num_formatted: Sampled completions in the form that was asked for; None where no form was.
         num_truncated: Sampled completions cut off at the length limit.
         greedy_correct: Whether the most probable completion is correct; None when it was not drawn.
         classes: How the sampled completions vote; None when their answers were not compared.
@@ -38,7 +38,7 @@ class ProblemResult:
     difficulty: int | None
     num_correct: int
     num_samples: int
-    num_formatted: int
+    num_formatted: int | None
     num_truncated: int
     greedy_correct: bool | None
     classes: AnswerClasses | None = None
@@ -128,7 +128,7 @@ def problem_scores(
     Returns:
         {metric: {sample id: score}} in the order of the report: "pass@k", "avg@n"; with answer classes "maj@k" for k
         between 1 and n (maj@1 is pass@1) and "cons@n"; "g_pass_50@k", "g_pass_75@k", "g_pass_100@k", "mg_pass@k";
-        "greedy" where it was measured; "formatted", "truncated".
+        "greedy" where it was measured; "formatted" where a form was asked for; "truncated".
 
     Raises:
         ValueError: If there are no results, a sample occurs twice, sample counts differ, only some problems have a
@@ -152,7 +152,8 @@ def problem_scores(
         scores[f"mg_pass@{k}"] = lambda r, k=k: mg_pass_at_k(n, r.num_correct, k)  # type: ignore[misc]
     if results[0].greedy_correct is not None:
         scores["greedy"] = lambda r: float(bool(r.greedy_correct))
-    scores["formatted"] = lambda r: r.num_formatted / n
+    if results[0].num_formatted is not None:
+        scores["formatted"] = lambda r: (r.num_formatted or 0) / n
     scores["truncated"] = lambda r: r.num_truncated / n
     return {name: {r.sample_id: score(r) for r in results} for name, score in scores.items()}
 

@@ -6,13 +6,13 @@ Needs no model and no torch: measuring and scoring again write the same summary.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mm_agrae.errors import DataError
 from mm_agrae.evaluate.aggregate import aggregate_figures
-from mm_agrae.evaluate.results import Record, problem_result, scored
+from mm_agrae.evaluate.results import Record, problem_result, scored, scored_record
 from mm_agrae.evaluate.statistics import ProblemResult, summarise
 from mm_agrae.metrics.group_scores import Scored, aggregate_named, check_complete
 from mm_agrae.metrics.group_scores import tally as tally_groups
@@ -26,13 +26,16 @@ class Measured:
     Attributes:
         seed: Of the run.
         profile: Scoring profile.
+        timeout_s: Seconds after which a comparison is killed and not correct.
         ks: pass@k and maj@k are reported for these k.
         g_pass_ks: G-Pass@k is reported for these k.
         aggregate: Score over groups of problems; None where there is none.
         categories: Metadata keys; figures are tabulated by their values.
         correct_weight: Reward of a correct answer.
         format_weight: Reward of the form that was asked for.
+        boxed: Whether the prompt may ask for a box; the form is counted only then.
         protocol: Name of the protocol card; None where the recipe decided.
+        protocol_profile: Scoring profile of that card.
         protocol_hash: Hash of that card.
         departures: What was done otherwise than the card says, in words.
         settings: Prompt, pixel budget and sampling, as in a recipe.
@@ -48,7 +51,10 @@ class Measured:
     categories: tuple[str, ...] = ()
     correct_weight: float
     format_weight: float
+    timeout_s: float = 5.0
+    boxed: bool = True
     protocol: str | None = None
+    protocol_profile: str | None = None
     protocol_hash: str | None = None
     departures: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +81,7 @@ def measured_from(values: dict[str, Any], path: Path) -> Measured:
         ) from error
 
 
-class Tally:
+class ScoredProblems:
     """Collects the problems of one set, one at a time; the completions themselves are not kept."""
 
     def __init__(self, measured: Measured) -> None:
@@ -90,9 +96,10 @@ class Tally:
         Raises:
             DataError: Its metadata lack a key that the score over groups needs.
         """
-        self.results.append(problem_result(sampled, greedy, self.measured.categories))
+        problem = problem_result(sampled, greedy, self.measured.categories)
+        self.results.append(problem if self.measured.boxed else replace(problem, num_formatted=None))
         if self.measured.aggregate:
-            self.scored.append(scored(sampled, self._keys))
+            self.scored.append(scored_record(sampled, self._keys))
 
     def summary(self, name: str, *, step: int) -> dict[str, Any]:
         """The figures of the set (see statistics.summarise), with "aggregate" and "measured".
@@ -138,14 +145,7 @@ def check_measurable(measured: Measured, samples: Sequence[Sample], kept: Sequen
     if measured.aggregate:
         keys = aggregate_named(measured.aggregate).keys
         # Which problems there are decides whether groups are complete; how they went does not.
-        wrong = [{"verdict": {"status": "wrong"}}]
-        future = [
-            scored(
-                {"sample_id": s.id, "group": s.group, "family": s.family, "metadata": s.metadata, "rollouts": wrong},
-                keys,
-            )
-            for s in kept
-        ]
+        future = [scored(s.id, s.group, {"family": s.family, **s.metadata}, (False,), keys) for s in kept]
         check_complete(future, {sample.id: sample.group for sample in samples})
         tally_groups(measured.aggregate, future)
 

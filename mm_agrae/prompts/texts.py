@@ -19,3 +19,8 @@ INSTRUCTIONS: dict[str, str | None] = {
     "boxed_yes_no": "Reason step by step, then answer with \\boxed{yes} or \\boxed{no}.",
     "hashes": "Reason step by step, then end with a line that holds #### and the final number.",
 }
+
+
+def may_ask_for_box(instruction: str) -> bool:
+    """Whether a completion can be expected to end in a box; under "none" the question itself may ask for it."""
+    return instruction == "none" or "\\boxed" in (INSTRUCTIONS[instruction] or "")

@@ -195,7 +195,7 @@ def _is_stillborn(run: RunDir) -> bool:
 
 def _missing(cell: Cell, lines: Mapping[int, Mapping[str, Any]]) -> list[str]:
     """What a finished run has and this one has not, in words."""
-    wanted = [f"eval/{name}/formatted" for name in cell.config.data.eval]
+    wanted = [f"eval/{name}/truncated" for name in cell.config.data.eval]
     steps = (0, cell.config.train.num_steps)
     return [f"{key} of step {step}" for step in steps for key in wanted if key not in lines.get(step, {})]
 

@@ -6,9 +6,10 @@ import pytest
 from mm_agrae.errors import DataError
 from mm_agrae.evaluate.diff import diff_sets
 from mm_agrae.evaluate.diff import lines_of as diff_lines
+from mm_agrae.evaluate.rescore import measured_again
 from mm_agrae.evaluate.results import with_classes
 from mm_agrae.evaluate.saved import SavedSet, saved_sets
-from mm_agrae.evaluate.summary import Measured, Tally, check_measurable, lines_of, measured_from
+from mm_agrae.evaluate.summary import Measured, ScoredProblems, check_measurable, lines_of, measured_from
 from mm_agrae.metrics.catalogue import check_keys
 from mm_agrae.records import Sample
 from mm_agrae.store.atomic import write_json, write_stream
@@ -40,10 +41,10 @@ def classified(*records):
 
 
 def saved(folder: Path, records, measured=MEASURED) -> SavedSet:
-    tally = Tally(measured)
+    scored = ScoredProblems(measured)
     for one in records:
-        tally.add(one, None)
-    write_json(folder / "charts.json", tally.summary("charts", step=0) | {"refused": 0})
+        scored.add(one, None)
+    write_json(folder / "charts.json", scored.summary("charts", step=0) | {"refused": 0})
     write_stream(folder / "charts.jsonl", map(json_line, records))
     return saved_sets(folder)["charts"]
 
@@ -61,10 +62,10 @@ def test_figures_votes_groups_and_categories():
         record(1, ["wrong", "wrong", "correct"], ["7", "7", "1/2"], family="augmented", metadata={"type": "pie"}),
         record(2, ["wrong", "wrong", "wrong"], ["7", "8", None], family="augmented", metadata={}),
     )
-    tally = Tally(MEASURED)
+    scored = ScoredProblems(MEASURED)
     for one in records:
-        tally.add(one, None)
-    summary = tally.summary("charts", step=3)
+        scored.add(one, None)
+    summary = scored.summary("charts", step=3)
     values = {name: figure["value"] for name, figure in summary["overall"].items()}
     assert values["pass@1"] == pytest.approx((2 / 3 + 1 / 3) / 3)
     assert values["cons@3"] == pytest.approx(1 / 3)
@@ -83,9 +84,9 @@ def test_figures_votes_groups_and_categories():
 
 def test_one_sample_holds_no_vote():
     (one,) = classified(record(0, ["correct"], ["1/2"]))
-    tally = Tally(replace(MEASURED, ks=(1,)))
-    tally.add(one, None)
-    assert list(tally.summary("charts", step=0)["overall"]) == ["pass@1", "avg@1", "formatted", "truncated"]
+    scored = ScoredProblems(replace(MEASURED, ks=(1,)))
+    scored.add(one, None)
+    assert list(scored.summary("charts", step=0)["overall"]) == ["pass@1", "avg@1", "formatted", "truncated"]
 
 
 def variant(number, variant, seed="q"):
@@ -147,8 +148,56 @@ def test_folders_without_an_evaluation_are_refused(tmp_path):
         saved_sets(tmp_path)
 
 
+def greedy_too(folder: Path, records, best) -> SavedSet:
+    scored = ScoredProblems(MEASURED)
+    for one in records:
+        scored.add(one, record(0, ["wrong"]))
+    write_json(folder / "charts.json", scored.summary("charts", step=0) | {"refused": 0})
+    write_stream(folder / "charts.jsonl", map(json_line, records))
+    write_stream(folder / "charts.greedy.jsonl", map(json_line, best))
+    return saved_sets(folder)["charts"]
+
+
 def test_a_greedy_file_of_another_evaluation_is_refused(tmp_path):
-    one = saved(tmp_path, classified(record(0, ["wrong", "wrong"])))
-    write_stream(tmp_path / "charts.greedy.jsonl", [json_line(record(5, ["wrong"]))])
+    one = greedy_too(tmp_path, classified(record(0, ["wrong", "wrong"])), [record(5, ["wrong"])])
     with pytest.raises(DataError, match=r"does not hold the problems of charts\.jsonl in the same order"):
         list(one.groups())
+
+
+def test_lines_and_files_that_are_gone_are_told(tmp_path):
+    records = classified(*(record(number, ["wrong", "wrong"]) for number in range(3)))
+    one = greedy_too(tmp_path, records, [record(number, ["wrong"]) for number in range(3)])
+    assert len(list(one.groups())) == 3
+    write_json(tmp_path / "diff.json", {"charts": {}})  # a comparison that was put here is no set
+    assert list(saved_sets(tmp_path)) == ["charts"]
+    lines = one.sampled_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    one.sampled_file.write_text("".join(lines[:2]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"charts\.jsonl holds 2 problems, but its summary is of 3"):
+        list(one.groups())
+    (tmp_path / "charts.greedy.jsonl").unlink()
+    with pytest.raises(DataError, match=r"charts\.json is there and .*charts\.greedy\.jsonl is not"):
+        saved_sets(tmp_path)
+    one.sampled_file.unlink()
+    with pytest.raises(DataError, match=r"charts\.json is there and .*charts\.jsonl is not"):
+        saved_sets(tmp_path)
+
+
+def test_the_form_is_counted_where_one_was_asked_for():
+    (one,) = classified(record(0, ["correct"], ["1/2"]))
+    scored = ScoredProblems(replace(MEASURED, ks=(1,), boxed=False))
+    scored.add(one, None)
+    assert list(scored.summary("charts", step=0)["overall"]) == ["pass@1", "avg@1", "truncated"]
+
+
+def test_scoring_again_and_again_departs_once():
+    carded = replace(MEASURED, protocol_profile="generic", timeout_s=2.0)
+    other = measured_again(carded, profile="chartqa", timeout_s=None)
+    assert other.departures == (*carded.departures, "scoring profile chartqa instead of generic")
+    assert (other.profile, other.timeout_s) == ("chartqa", 2.0)
+    third = measured_again(other, profile="mmmu", timeout_s=9.0)
+    assert third.departures == (*carded.departures, "scoring profile mmmu instead of generic")
+    assert third.timeout_s == 9.0
+    assert measured_again(third, profile=None, timeout_s=None) == third
+    assert measured_again(third, profile="generic", timeout_s=2.0) == carded
+    bare = replace(MEASURED, protocol=None, departures=())
+    assert measured_again(bare, profile="mmmu", timeout_s=None).departures == ()

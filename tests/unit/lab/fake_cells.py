@@ -67,7 +67,7 @@ def save(cell: Cell, step: int) -> None:
 
 
 def _evaluation(value: float) -> dict[str, float]:
-    figures = {"pass@1": value, "pass@2": value, "avg@2": value, "greedy": value, "formatted": 1.0}
+    figures = {"pass@1": value, "pass@2": value, "avg@2": value, "greedy": value, "formatted": 1.0, "truncated": 0.0}
     return {f"eval/held_out/{name}": figure for name, figure in (figures | {"truncated": 1 - value}).items()}
 
 

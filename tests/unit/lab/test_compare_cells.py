@@ -50,7 +50,7 @@ def test_without_its_evaluations_a_cell_is_not_finished(cell: Cell, step: int) -
     finish(cell, after=0.5)
     drop_lines(cell, step)
     assert state(cell) == "begun"
-    with pytest.raises(CheckpointError, match=f"lacks eval/held_out/formatted of step {step}"):
+    with pytest.raises(CheckpointError, match=f"lacks eval/held_out/truncated of step {step}"):
         read_result(cell)
 
 
