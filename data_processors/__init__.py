@@ -10,7 +10,7 @@ import difflib
 import pkgutil
 from importlib import import_module
 
-from data_processors.description import Processor
+from data_processors.conversion.description import Processor
 from mm_agrae.errors import ConfigError
 
 

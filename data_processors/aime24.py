@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data_processors.cells import last_box, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import last_box, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -7,7 +7,7 @@ and AIME II are read one after the other when their files lie in one folder.
 from __future__ import annotations
 
 from data_processors.aime24 import competition_sample
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

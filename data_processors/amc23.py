@@ -6,8 +6,8 @@ numbers lose their ".0". One answer is -1.
 
 from __future__ import annotations
 
-from data_processors.cells import text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

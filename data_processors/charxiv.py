@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 
-from data_processors.cells import image_of, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import image_of, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import IMAGE_MARK, AnswerKind, Sample
 
 DESCRIPTION = Description(

@@ -6,9 +6,9 @@ off.
 
 from __future__ import annotations
 
-from data_processors.cells import text_of
-from data_processors.description import Description, Drop, Row
-from data_processors.messages import plain_answer, read_prompt
+from data_processors.conversion.cells import text_of
+from data_processors.conversion.description import Description, Drop, Row
+from data_processors.conversion.messages import plain_answer, read_prompt
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -5,8 +5,8 @@ Columns: image (PNG with transparency), problem, and solution ("<answer> 3 </ans
 
 from __future__ import annotations
 
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.r1v import REQUIRED, read_tagged
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.r1v import REQUIRED, read_tagged
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

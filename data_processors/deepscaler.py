@@ -5,9 +5,9 @@ Columns: problem, answer (LaTeX), solution (often empty).
 
 from __future__ import annotations
 
-from data_processors.cells import last_box, text_of
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.golds import unwrapped
+from data_processors.conversion.cells import last_box, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.golds import unwrapped
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

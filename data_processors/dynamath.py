@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import re
 
-from data_processors.cells import image_of, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import image_of, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import IMAGE_MARK, AnswerKind, Sample, Tolerance
 
 VARIANTS = tuple(f"sample_variant{number}" for number in range(1, 11))

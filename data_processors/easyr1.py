@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from data_processors.cells import images_of, one_mark_per_image, text_of
-from data_processors.description import Description, Drop, Row
-from data_processors.messages import plain_answer
+from data_processors.conversion.cells import images_of, one_mark_per_image, text_of
+from data_processors.conversion.description import Description, Drop, Row
+from data_processors.conversion.messages import plain_answer
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -6,8 +6,8 @@ ground_truth (the letter of the right choice), which go into the metadata. The t
 
 from __future__ import annotations
 
-from data_processors.cells import images_of, one_mark_per_image, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import images_of, one_mark_per_image, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

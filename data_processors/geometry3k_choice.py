@@ -6,8 +6,8 @@ metadata. Results on the two forms are not comparable: a guess is right in a qua
 
 from __future__ import annotations
 
-from data_processors.cells import LETTERS, images_of, literal_list, one_mark_per_image, text_of, with_options
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import LETTERS, images_of, literal_list, one_mark_per_image, text_of, with_options
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 
-from data_processors.cells import MISSING_IMAGE, image_of, images_of, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import MISSING_IMAGE, image_of, images_of, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import IMAGE_MARK, Sample
 
 DESCRIPTION = Description(

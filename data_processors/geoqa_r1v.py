@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.r1v import REQUIRED, read_tagged
 from data_processors.geoqa import latex_roots
-from data_processors.r1v import REQUIRED, read_tagged
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

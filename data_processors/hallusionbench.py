@@ -12,8 +12,8 @@ that it cannot be known where there is no picture; the rule here does not.
 
 from __future__ import annotations
 
-from data_processors.cells import image_of, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import image_of, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import IMAGE_MARK, Sample
 
 PARTS = {name: (Part(split=name),) for name in ("image", "non_image")}

@@ -6,8 +6,8 @@ LaTeX of many forms: "52_8", "x=5", "90^\\circ", "\\text{(C)}", "11,\\! 111", "\
 
 from __future__ import annotations
 
-from data_processors.cells import text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from data_processors.cells import has_box, last_box, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import has_box, last_box, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

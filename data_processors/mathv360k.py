@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from data_processors.cells import MISSING_IMAGE, one_mark_per_image, strip_hint, text_of
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.golds import Gold, gold_of
+from data_processors.conversion.cells import MISSING_IMAGE, one_mark_per_image, strip_hint, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.golds import Gold, gold_of
 from mm_agrae.records import IMAGE_MARK, AnswerKind, Sample, Tolerance
 
 DESCRIPTION = Description(

@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data_processors.cells import LETTERS, image_of, letter_of, lettered_options, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import LETTERS, image_of, letter_of, lettered_options, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import IMAGE_MARK, AnswerKind, Sample
 
 DESCRIPTION = Description(

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 
-from data_processors.cells import LETTERS, image_of, last_box, literal_list, text_of, with_options
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import LETTERS, image_of, last_box, literal_list, text_of, with_options
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import IMAGE_MARK, Sample
 
 DESCRIPTION = Description(

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_processors.cells import image_of, letter_of, literal_list, text_of, with_options
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import image_of, letter_of, literal_list, text_of, with_options
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import IMAGE_MARK, AnswerKind, Sample, Tolerance
 
 DESCRIPTION = Description(

@@ -7,8 +7,8 @@ which the last two lie out of its domain.
 
 from __future__ import annotations
 
-from data_processors.cells import LETTERS, images_of, lettered_options, one_mark_per_image, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import LETTERS, images_of, lettered_options, one_mark_per_image, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -7,8 +7,8 @@ solution of a differential equation. A unit stands outside the box, in the solut
 
 from __future__ import annotations
 
-from data_processors.cells import last_box, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import last_box, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -12,10 +12,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from data_processors.cells import MISSING_IMAGE, one_mark_per_image, text_of
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.files import Files
-from data_processors.golds import gold_of
+from data_processors.conversion.cells import MISSING_IMAGE, one_mark_per_image, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.files import Files
+from data_processors.conversion.golds import gold_of
 from mm_agrae.records import IMAGE_MARK, Sample
 
 DESCRIPTION = Description(

@@ -10,7 +10,7 @@ have several accepted answers, written as the literal of a list, which the rule 
 
 from __future__ import annotations
 
-from data_processors.cells import (
+from data_processors.conversion.cells import (
     LETTERS,
     image_of,
     literal_list,
@@ -19,7 +19,7 @@ from data_processors.cells import (
     text_of,
     with_options,
 )
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.description import Description, Drop, Part, Row
 from mm_agrae.records import Sample
 
 DISCIPLINES = {

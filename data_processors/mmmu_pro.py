@@ -8,8 +8,8 @@ goes from 1 to 12.
 
 from __future__ import annotations
 
-from data_processors.cells import LETTERS, image_of, literal_list, text_of
-from data_processors.description import Description, Drop, Part, Row
+from data_processors.conversion.cells import LETTERS, image_of, literal_list, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
 from data_processors.mmmu import axes, choice_sample
 from mm_agrae.records import IMAGE_MARK, Sample
 

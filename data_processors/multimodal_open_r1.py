@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 
-from data_processors.cells import text_of
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.golds import gold_of
-from data_processors.r1v import REQUIRED, read_tagged
+from data_processors.conversion.cells import text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.golds import gold_of
+from data_processors.conversion.r1v import REQUIRED, read_tagged
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

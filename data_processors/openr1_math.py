@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_processors.cells import text_of
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.golds import Gold, gold_of, unwrapped
+from data_processors.conversion.cells import text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.golds import Gold, gold_of, unwrapped
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

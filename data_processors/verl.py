@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data_processors.cells import last_box, text_of
-from data_processors.description import Description, Drop, Row
-from data_processors.messages import plain_answer, read_prompt
+from data_processors.conversion.cells import last_box, text_of
+from data_processors.conversion.description import Description, Drop, Row
+from data_processors.conversion.messages import plain_answer, read_prompt
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -8,9 +8,9 @@ few boxes are never closed.
 
 from __future__ import annotations
 
-from data_processors.cells import has_box, images_of, last_box, one_mark_per_image, text_of
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.golds import gold_of
+from data_processors.conversion.cells import has_box, images_of, last_box, one_mark_per_image, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.golds import gold_of
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from data_processors.cells import image_of, one_mark_per_image, text_of
-from data_processors.description import Description, Drop, Part, Row
-from data_processors.golds import gold_of
+from data_processors.conversion.cells import image_of, one_mark_per_image, text_of
+from data_processors.conversion.description import Description, Drop, Part, Row
+from data_processors.conversion.golds import gold_of
 from mm_agrae.records import Sample
 
 DESCRIPTION = Description(

@@ -100,10 +100,10 @@ def convert(
 ) -> None:
     """Convert a data set into canonical samples. Interrupted, the same command goes on where it was."""
     from data_processors import processor_named
-    from data_processors.convert import DROPS_NAME
-    from data_processors.convert import convert as convert_source
-    from data_processors.rows import num_rows
-    from data_processors.sources import open_source
+    from data_processors.conversion.convert import DROPS_NAME
+    from data_processors.conversion.convert import convert as convert_source
+    from data_processors.conversion.rows import num_rows
+    from data_processors.conversion.sources import open_source
     from mm_agrae.cli.progress import progress_bar
 
     processor = processor_named(name)
@@ -135,7 +135,7 @@ def rows(
     num: Annotated[int, typer.Option(help="Rows of each split.", min=1)] = 1,
 ) -> None:
     """Draw a contact sheet of the first rows of data sets: picture, question, options, target, kind."""
-    from data_processors.contact_sheet import contact_sheet
+    from data_processors.conversion.contact_sheet import contact_sheet
     from mm_agrae.data.dataset import open_dataset
     from mm_agrae.data.manifest import read_manifest
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from data_processors import processor_named
-from data_processors.conversion import read_samples
-from data_processors.sources import open_source
+from data_processors.conversion.samples import read_samples
+from data_processors.conversion.sources import open_source
 from mm_agrae.config.schema import DataSource
 from mm_agrae.data.dataset import open_dataset
 from mm_agrae.data.manifest import read_manifest

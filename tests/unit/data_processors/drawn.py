@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data_processors import PROCESSORS
-from data_processors.conversion import read_samples
-from data_processors.description import Drop, Part, Row
-from data_processors.files import Files
-from data_processors.sources import open_source
+from data_processors.conversion.description import Drop, Part, Row
+from data_processors.conversion.files import Files
+from data_processors.conversion.samples import read_samples
+from data_processors.conversion.sources import open_source
 from mm_agrae.records import Sample
 from tests.fixtures import FIXTURES
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_processors.cells import (
+from data_processors.conversion.cells import (
     LETTERS,
     MISSING_IMAGE,
     answer_tag,
@@ -23,8 +23,8 @@ from data_processors.cells import (
     text_of,
     with_options,
 )
-from data_processors.description import Part, Row
-from data_processors.files import Files, MemberError
+from data_processors.conversion.description import Part, Row
+from data_processors.conversion.files import Files, MemberError
 from mm_agrae.errors import DataError
 from tests.fixtures.tables import write_zip
 
@@ -72,7 +72,7 @@ def test_an_archive_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_member_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_processors.files.MAX_MEMBER", 1 << 20)
+    monkeypatch.setattr("data_processors.conversion.files.MAX_MEMBER", 1 << 20)
     write_zip(tmp_path / "a.zip", {"a.png": bytes(1 << 20), "b.png": bytes((1 << 20) + 1)})
     files = Files(archives=(tmp_path / "a.zip",))
     assert files.read("a.png") == bytes(1 << 20)

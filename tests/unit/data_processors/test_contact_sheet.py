@@ -1,6 +1,6 @@
 """The contact sheet: a cell per sample, pictures inside it, long texts cut."""
 
-from data_processors.contact_sheet import GAP, GROUND, MAX_LINES, WIDTH, contact_sheet
+from data_processors.conversion.contact_sheet import GAP, GROUND, MAX_LINES, WIDTH, contact_sheet
 from mm_agrae.records import Sample, Tolerance
 from tests.fixtures.pictures import square
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from data_processors import PROCESSORS
-from data_processors.conversion import REPEATED_ID, REPEATED_ROW, convert_row
-from data_processors.convert import DROPS_NAME, PIECE, _convert_parts, convert, in_flight
-from data_processors.description import Drop, Part, Processor, Row
-from data_processors.files import Files
+from data_processors.conversion.convert import DROPS_NAME, PIECE, _convert_parts, convert, in_flight
+from data_processors.conversion.description import Drop, Part, Processor, Row
+from data_processors.conversion.files import Files
+from data_processors.conversion.parts import Run, joined, write_part
+from data_processors.conversion.samples import REPEATED_ID, REPEATED_ROW, convert_row
+from data_processors.conversion.sources import Source, open_source
 from data_processors.math_text import DESCRIPTION
 from data_processors.math_text import convert as math_row
-from data_processors.parts import Run, joined, write_part
-from data_processors.sources import Source, open_source
 from mm_agrae.data.dataset import OutputExistsError, open_dataset
 from mm_agrae.data.manifest import read_manifest
 from mm_agrae.errors import DataError
@@ -81,8 +81,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from data_processors import PROCESSORS
-from data_processors.convert import convert
-from data_processors.sources import open_source
+from data_processors.conversion.convert import convert
+from data_processors.conversion.sources import open_source
 
 def die(count):
     done.append(count)
@@ -115,7 +115,7 @@ def test_a_killed_conversion_goes_on_and_ends_in_the_same_bytes(
         made.append(write_part(*arguments))
         return made[-1]
 
-    monkeypatch.setattr("data_processors.convert.write_part", write)
+    monkeypatch.setattr("data_processors.conversion.convert.write_part", write)
     manifest = convert(MATH, math_source(raw), out, workers=1, on_rows=counts.append)
     assert sum(made) <= NUM_ROWS + 1 - 3 * PIECE, "parts that were whole are made again"
     assert sum(counts) == NUM_ROWS + 1

@@ -15,10 +15,10 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
 from data_processors import PROCESSORS, processor_named
-from data_processors.description import Description, Part
-from data_processors.layout import card_configs, row_files
-from data_processors.rows import READ_CHARS, read_rows
-from data_processors.sources import open_source
+from data_processors.conversion.description import Description, Part
+from data_processors.conversion.layout import card_configs, row_files
+from data_processors.conversion.rows import READ_CHARS, read_rows
+from data_processors.conversion.sources import open_source
 from mm_agrae.errors import ConfigError, DataError
 from tests.fixtures.tables import write_json, write_json_lines, write_parquet, write_zip
 
@@ -171,7 +171,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, text: str, words: 
 
 
 def test_a_broken_row_is_not_looked_for_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_processors.rows.MAX_ROW_CHARS", 2 * READ_CHARS)
+    monkeypatch.setattr("data_processors.conversion.rows.MAX_ROW_CHARS", 2 * READ_CHARS)
     (tmp_path / "a.json").write_text('[{"q": 1}, {"q": "' + "x" * 9 * READ_CHARS + '"}]', encoding="utf-8")
     with pytest.raises(DataError, match=r"at character 11 is no whole row within (2|3)\d{6} characters \(Unterminated"):
         list(read_rows(tmp_path / "a.json"))

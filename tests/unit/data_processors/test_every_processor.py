@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from data_processors import PROCESSORS
-from data_processors.conversion import read_samples
-from data_processors.sources import open_source
+from data_processors.conversion.samples import read_samples
+from data_processors.conversion.sources import open_source
 from mm_agrae.data.columns import from_row, to_row
 from mm_agrae.data.images import open_image
 from mm_agrae.records import IMAGE_MARK

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from data_processors.description import Drop, Part, Row
-from data_processors.files import Files
+from data_processors.conversion.description import Drop, Part, Row
+from data_processors.conversion.files import Files
 from data_processors.geometry3k import convert
 from mm_agrae.records import Sample
 from tests.fixtures.pictures import circle

@@ -1,7 +1,7 @@
 import pytest
 
-from data_processors.description import Drop
-from data_processors.golds import Gold, gold_of, unwrapped
+from data_processors.conversion.description import Drop
+from data_processors.conversion.golds import Gold, gold_of, unwrapped
 
 ASKED = "Which one?\nA. 2\nB. 3\nC. 4"
 

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from data_processors.files import Files
+from data_processors.conversion.files import Files
 from data_processors.mm_eureka import read_rerooted
 from tests.fixtures.mm_eureka import INSTRUCTION, message
 from tests.fixtures.pictures import circle, dots

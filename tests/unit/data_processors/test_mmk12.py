@@ -1,6 +1,6 @@
 import pytest
 
-from data_processors.description import Drop
+from data_processors.conversion.description import Drop
 from data_processors.mmk12 import single_answer
 from tests.fixtures.pictures import dots
 from tests.fixtures.tables import image_cell

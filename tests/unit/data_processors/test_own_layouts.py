@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from data_processors import PROCESSORS
-from data_processors.conversion import convert_row
-from data_processors.description import Drop, Part, Row
-from data_processors.files import Files
+from data_processors.conversion.description import Drop, Part, Row
+from data_processors.conversion.files import Files
+from data_processors.conversion.samples import convert_row
 from mm_agrae.records import Sample
 from tests.fixtures.pictures import circle, square
 from tests.fixtures.tables import image_cell

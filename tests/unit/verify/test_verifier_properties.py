@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_processors import PROCESSORS
-from data_processors.conversion import read_samples
-from data_processors.sources import open_source
+from data_processors.conversion.samples import read_samples
+from data_processors.conversion.sources import open_source
 from mm_agrae.preflight.answers import stated
 from mm_agrae.records import AnswerKind, Tolerance, Verdict
 from mm_agrae.verify import Question, VerifierPool

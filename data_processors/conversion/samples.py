@@ -1,4 +1,4 @@
-"""One raw row to one checked sample, and the rows of a source in a row."""
+"""A raw row to a checked sample or a reason to drop it, and which rows are repeats of earlier ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from data_processors.cells import MISSING_IMAGE
-from data_processors.description import Drop, Processor, Row
-from data_processors.files import MemberError
-from data_processors.sources import Source
+from data_processors.conversion.cells import MISSING_IMAGE
+from data_processors.conversion.description import Drop, Processor, Row
+from data_processors.conversion.files import MemberError
+from data_processors.conversion.sources import Source
 from mm_agrae.data.images import open_image
 from mm_agrae.errors import DataError
 from mm_agrae.records import IMAGE_MARK, Sample

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from data_processors.description import Part
+from data_processors.conversion.description import Part
 from mm_agrae.errors import DataError
 
 README = "README.md"

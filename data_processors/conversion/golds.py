@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from data_processors.cells import LETTERS, letter_of, lettered_options
-from data_processors.description import Drop
+from data_processors.conversion.cells import LETTERS, letter_of, lettered_options
+from data_processors.conversion.description import Drop
 from mm_agrae.records import AnswerKind
 
 _WRAPPERS = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_processors.cells import answer_tag, image_of, one_mark_per_image, text_of
-from data_processors.description import Drop, Row
+from data_processors.conversion.cells import answer_tag, image_of, one_mark_per_image, text_of
+from data_processors.conversion.description import Drop, Row
 
 REQUIRED = ("image", "problem", "solution")
 

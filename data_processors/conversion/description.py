@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data_processors.files import Files
+from data_processors.conversion.files import Files
 from mm_agrae.records import Sample
 
 Use = Literal["training", "benchmark"]

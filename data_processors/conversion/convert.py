@@ -27,10 +27,10 @@ from itertools import chain, islice
 from pathlib import Path
 
 import mm_agrae
-from data_processors.conversion import REPEATED_ID, REPEATED_ROW, Repeats, is_repeat
-from data_processors.description import Processor, Row
-from data_processors.parts import Run, is_whole, joined, read_notes, read_part, write_part
-from data_processors.sources import Source
+from data_processors.conversion.description import Processor, Row
+from data_processors.conversion.parts import Run, is_whole, joined, read_notes, read_part, write_part
+from data_processors.conversion.samples import REPEATED_ID, REPEATED_ROW, Repeats, is_repeat
+from data_processors.conversion.sources import Source
 from mm_agrae.data.columns import arrow_schema
 from mm_agrae.data.dataset import ROW_GROUP, refuse_taken, write_dataset
 from mm_agrae.data.manifest import FORMAT_VERSION, Manifest, Origin

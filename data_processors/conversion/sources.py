@@ -17,10 +17,10 @@ from typing import cast
 
 from PIL import Image
 
-from data_processors.description import Description, Part, Row
-from data_processors.files import Files
-from data_processors.layout import README, card_configs, matching, row_files
-from data_processors.rows import column_names, read_rows
+from data_processors.conversion.description import Description, Part, Row
+from data_processors.conversion.files import Files
+from data_processors.conversion.layout import README, card_configs, matching, row_files
+from data_processors.conversion.rows import column_names, read_rows
 from mm_agrae.errors import ConfigError, DataError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_processors.description import Row
+from data_processors.conversion.description import Row
 from mm_agrae.records import IMAGE_MARK
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_processors.conversion import convert_row
-from data_processors.description import Drop, Processor, Row
+from data_processors.conversion.description import Drop, Processor, Row
+from data_processors.conversion.samples import convert_row
 from mm_agrae.data.columns import from_row, to_row
 from mm_agrae.records import Sample
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_processors.cells import answer_tag, has_box, images_of, last_box, one_mark_per_image, text_of
-from data_processors.description import Drop, Row
+from data_processors.conversion.cells import answer_tag, has_box, images_of, last_box, one_mark_per_image, text_of
+from data_processors.conversion.description import Drop, Row
 from mm_agrae.records import IMAGE_MARK
 
 NOT_ONE_QUESTION = "prompt is not one question of a user"
