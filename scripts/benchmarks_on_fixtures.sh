@@ -12,15 +12,20 @@ work="${1:-runs/benchmarks_on_fixtures/$(date +%Y%m%d-%H%M%S)}"
 [ $# -gt 0 ] && shift
 mkdir -p "$work"
 
-splits=(mathvista:testmini mathvision:test mathverse:testmini geometry3k:test geometry3k_choice:test geoqa:test
-  we_math:testmini dynamath:test logicvista:test chartqa:test charxiv:validation hallusionbench:test mmmu:validation
-  mmmu_pro:standard_10,vision medical_vqa:mri,ct,xray math:test math500:test aime24:test aime25:test amc23:test
-  minerva:test olympiadbench:test gsm8k:test)
-python -m tests.fixtures.draw --out "$work/drawn" "${splits[@]%%:*}" > /dev/null
-for entry in "${splits[@]}"; do
-  name="${entry%%:*}"
-  mm-agrae data convert "$name" --source "$work/drawn/$name" --split "${entry#*:}" --out "$work/data/$name" --workers 1
-done
+# One line per data set, with the splits that the cards measure: "mmmu_pro standard_10,vision".
+python - > "$work/splits.txt" <<'PYTHON'
+from mm_agrae.config.protocol import load_protocol, protocol_names
+
+splits = {}
+for card in map(load_protocol, protocol_names()):
+    splits.setdefault(card.data.processor, []).append(card.data.split)
+for name, of in splits.items():
+    print(name, ",".join(of))
+PYTHON
+python -m tests.fixtures.draw --out "$work/drawn" $(cut -d" " -f1 "$work/splits.txt") > /dev/null
+while read -r name split; do
+  mm-agrae data convert "$name" --source "$work/drawn/$name" --split "$split" --out "$work/data/$name" --workers 1
+done < "$work/splits.txt"
 mm-agrae data gym --out "$work/words" --families charts/red_bar --size 64 --num 64 --held-out 0
 mm-agrae model tiny --out "$work/model" --data "$work/words" --architecture qwen2_5_vl
 cd "$work"  # the recipe names its sets below data/

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from mm_agrae.cli.blind import measure_blind
+from mm_agrae.cli.blind import measure_blind, plan_blind
 from mm_agrae.cli.load import load_samples
 from mm_agrae.cli.load_sets import load_tasks
 from mm_agrae.cli.progress import progress_bar
@@ -89,11 +89,12 @@ def run_evaluate(
     )
     with closing(session), _verifier(config) as verifier:
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows)
+        planned = plan_blind(tasks, blind, session.log) if blind else ()
         model = model_digest(session.policy) if session.world.is_main else ""
         evaluator = replace(_evaluator(config, session, engine, _judge(config, verifier)), model=model, resume=resume)
         session.record(_measure_all(evaluator, session.run_dir, tasks, 0, session.log))
         if blind:
-            measure_blind(evaluator, session.run_dir, tasks, blind, session.log)
+            measure_blind(evaluator, session.run_dir, planned, blind, session.log)
         engine.close()
         if session.world.is_main:
             session.log(f"report: {write_report(session.run_dir.path)}")

@@ -15,7 +15,10 @@ from mm_agrae.config.section import Decay, NonNegativeFloat, NonNegativeInt, Pos
 # A set names files and metric keys; a dot would let one set write the files of another (x and x.greedy).
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
-Instruction = Literal["none", "own", "boxed", "think_boxed", "boxed_letter", "boxed_short", "boxed_yes_no", "hashes"]
+Instruction = Literal[
+    "none", "own", "boxed", "think_boxed", "boxed_letter", "boxed_letter_decimals", "boxed_short", "boxed_yes_no",
+    "hashes",
+]  # fmt: skip
 
 
 class LoraConfig(Section):

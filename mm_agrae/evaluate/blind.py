@@ -1,23 +1,22 @@
 """The same problems without their pictures: how much of a score needs the image?
 
 "grey" replaces every picture by a grey one of the same size. "swap" gives every problem the pictures of another one
-that has as many, and never pictures equal to its own. Problems without pictures, and those for which there are none to
-swap with, are left out: the comparison is over the problems that were asked both ways.
+that has as many and shares none with it; pictures are one when their pixels are. Problems without pictures, and those
+for which there are none to swap with, are left out: the comparison is over the problems that were asked both ways.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from random import Random
 from typing import Any, Literal
 
 from PIL import Image
 
-from mm_agrae.data.images import encode_png, image_size
-from mm_agrae.errors import DataError
+from mm_agrae.data.images import encode_png, image_size, open_image
 from mm_agrae.evaluate.diff import SetDiff
 from mm_agrae.records import Sample
 from mm_agrae.seeding import seed_for
@@ -25,57 +24,64 @@ from mm_agrae.seeding import seed_for
 Mode = Literal["grey", "swap"]
 GREY = (128, 128, 128)
 
-Pictures = tuple[bytes, ...]
+# Index of a problem -> index of the problem whose pictures it is shown in place of its own.
+Donors = dict[int, int]
 
 
-def blinded(samples: Sequence[Sample], mode: Mode, *, seed: int) -> list[Sample]:
-    """The samples with other pictures, in their order, without those that cannot be blinded.
+def find_donors(samples: Iterable[Sample], mode: Mode, *, seed: int) -> Donors:
+    """Whose pictures every problem is shown; those that cannot be blinded are left out.
 
     Args:
         samples: The problems of a set.
-        mode: How the pictures are replaced.
+        mode: "grey" greys a problem's own pictures, so every problem with pictures is its own donor.
         seed: Decides who gets whose pictures.
 
     Raises:
-        DataError: No sample can be blinded, or a picture cannot be read.
+        DataError: A picture cannot be read.
     """
-    with_pictures = [sample for sample in samples if sample.images]
-    found = _greyed(with_pictures) if mode == "grey" else _swapped(with_pictures, seed)
-    if not found:
-        what = "has a picture" if mode == "grey" else "can swap its pictures for other ones"
-        raise DataError(
-            f"none of the {len(samples)} problems {what}, so there is nothing to measure blind. Leave --blind {mode} "
-            "out for this set."
-        )
-    return found
+    if mode == "grey":
+        return {index: index for index, sample in enumerate(samples) if sample.images}
+    # Equal pictures move together: one holder stands for all problems that show the same.
+    keys = {index: tuple(_pixels(sample)) for index, sample in enumerate(samples) if sample.images}
+    holders: dict[int, dict[tuple[str, ...], int]] = defaultdict(dict)
+    for index, key in keys.items():
+        holders[len(key)].setdefault(key, index)
+    donor_of: dict[tuple[str, ...], int] = {}
+    for count, by_key in sorted(holders.items()):
+        circle = sorted(by_key)
+        Random(seed_for(seed, "blind", "swap", count)).shuffle(circle)
+        for place, key in enumerate(circle):
+            others = (circle[place - step] for step in range(1, len(circle)))
+            donor = next((other for other in others if not set(other) & set(key)), None)
+            if donor is not None:
+                donor_of[key] = by_key[donor]
+    return {index: donor_of[key] for index, key in keys.items() if key in donor_of}
 
 
-def _greyed(samples: Sequence[Sample]) -> list[Sample]:
+def blinded(samples: Iterable[Sample], mode: Mode, donors: Donors) -> list[Sample]:
+    """The problems that have a donor, in their order, with its pictures.
+
+    Raises:
+        DataError: A picture cannot be read.
+    """
+    found = list(samples)
     return [
-        replace(
-            sample,
-            images=tuple(encode_png(Image.new("RGB", image_size(data, sample.id), GREY)) for data in sample.images),
-        )
-        for sample in samples
+        replace(found[index], images=_greyed(found[donor]) if mode == "grey" else found[donor].images)
+        for index, donor in donors.items()
     ]
 
 
-def _swapped(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Equal pictures move together, so that nobody is handed the picture that it had."""
-    holders: dict[int, dict[str, Pictures]] = defaultdict(dict)
-    for sample in samples:
-        holders[len(sample.images)].setdefault(_key(sample.images), sample.images)
-    partner: dict[str, Pictures] = {}
-    for count, by_key in sorted(holders.items()):
-        keys = sorted(by_key)
-        if len(keys) > 1:
-            Random(seed_for(seed, "blind", "swap", count)).shuffle(keys)
-            partner |= {key: by_key[keys[place - 1]] for place, key in enumerate(keys)}
-    return [replace(sample, images=partner[key]) for sample in samples if (key := _key(sample.images)) in partner]
+def _greyed(sample: Sample) -> tuple[bytes, ...]:
+    return tuple(encode_png(Image.new("RGB", image_size(data, sample.id), GREY)) for data in sample.images)
 
 
-def _key(pictures: Pictures) -> str:
-    return "".join(hashlib.blake2b(picture, digest_size=16).hexdigest() for picture in pictures)
+def _pixels(sample: Sample) -> Iterator[str]:
+    """What its pictures show, whatever they are encoded as."""
+    for data in sample.images:
+        picture = open_image(data, sample.id)
+        digest = hashlib.blake2b(str(picture.size).encode(), digest_size=16)
+        digest.update(picture.tobytes())
+        yield digest.hexdigest()
 
 
 def blind_report(diff: SetDiff) -> dict[str, Any]:
@@ -107,9 +113,12 @@ def blind_lines(name: str, mode: str, report: Mapping[str, Any]) -> list[str]:
     lines = []
     for metric, row in report.items():
         share = row["needs_image_frac"]
-        worth = (
-            "nothing was right with pictures" if share is None else f"{100 * share:.0f} % of the score needs the image"
-        )
+        if share is None:
+            worth = "nothing was right with pictures"
+        elif share < 0:
+            worth = "the score is higher without the pictures"
+        else:
+            worth = f"{100 * share:.0f} % of the score needs the image"
         change = row["difference"]
         lines.append(
             f"blind ({mode}) {name} {metric}: {row['seen']:.3f} with pictures, {row['blind']:.3f} without, difference "

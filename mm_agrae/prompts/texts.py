@@ -14,6 +14,8 @@ INSTRUCTIONS: dict[str, str | None] = {
     "For a multiple-choice question the answer is the letter of the option.",
     "boxed_letter": "Reason step by step, then give one final answer in \\boxed{}: where options are given, the letter "
     "of the right one.",
+    "boxed_letter_decimals": "Reason step by step, then give one final answer in \\boxed{}: where options are given, "
+    "the letter of the right one; a number that is not whole, with three decimals.",
     "boxed_short": "Reason step by step, then give one final answer in \\boxed{}: a single word, a number or a short "
     "phrase.",
     "boxed_yes_no": "Reason step by step, then answer with \\boxed{yes} or \\boxed{no}.",

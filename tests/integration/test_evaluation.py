@@ -202,6 +202,22 @@ def test_blind_measures_the_same_problems_with_other_pictures(recipe: Path, tmp_
     assert any(line.startswith(f"blind ({mode}) held_out pass@1: ") for line in said)
 
 
+def test_a_set_that_cannot_be_blinded_is_named_and_the_others_are_measured(
+    recipe: Path, mixed_data: Path, tmp_path: Path
+) -> None:
+    one = f"data.eval.one={{path: {mixed_data}, split: test, limit: 1}}"
+    said: list[str] = []
+    run = run_evaluate(recipe, [one, "data.eval.held_out.limit=2"], tmp_path / "run", said.append, blind="swap")
+    report = json.loads((run.path / "blind_swap.json").read_text(encoding="utf-8"))
+    assert (list(report["sets"]), report["left_out"]) == (["held_out"], {"held_out": 0})
+    told = [line for line in said if line.startswith("no problem of set one can swap its pictures")]
+    assert len(told) == 1
+    assert said.index(told[0]) < next(place for place, line in enumerate(said) if line.startswith("eval "))
+    with pytest.raises(DataError, match=r"no set of data\.eval can be measured blind"):
+        run_evaluate(recipe, ["data.eval.held_out.limit=1"], tmp_path / "none", ignore, blind="swap")
+    assert not list((tmp_path / "none" / "eval").rglob("*.json"))
+
+
 def test_scoring_again_and_comparing(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_evaluate(recipe, ["evaluate.num_samples=4", "evaluate.ks=[1, 2]"], tmp_path / "run", ignore)
     rescore(run.path, tmp_path / "same")

@@ -3,10 +3,11 @@ from typing import get_args
 
 import pytest
 
+from mm_agrae.config.protocol import load_protocol
 from mm_agrae.config.schema import Instruction
 from mm_agrae.errors import DataError
 from mm_agrae.prompts import make_prompt
-from mm_agrae.prompts.texts import INSTRUCTIONS, SYSTEMS
+from mm_agrae.prompts.texts import INSTRUCTIONS, SYSTEMS, may_ask_for_box
 from mm_agrae.records import Sample
 
 IMAGE = {"type": "image"}
@@ -60,3 +61,11 @@ def test_own_wording_must_be_there_and_hold_the_marks() -> None:
 
 def test_the_config_knows_every_instruction() -> None:
     assert set(get_args(Instruction)) == set(INSTRUCTIONS)
+
+
+def test_which_instructions_leave_the_form_uncounted() -> None:
+    assert {name for name in INSTRUCTIONS if not may_ask_for_box(name)} == {"own", "hashes"}
+
+
+def test_dynamath_asks_for_the_decimals_that_it_counts() -> None:
+    assert "three decimals" in (INSTRUCTIONS[load_protocol("dynamath").prompt.instruction] or "")
