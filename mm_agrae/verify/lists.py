@@ -152,8 +152,7 @@ def as_ranges(answer: str, target: str) -> tuple[str, str]:
     here, there = as_interval(answer), as_interval(target)
     if _is_range(target) or _is_range(answer):
         return here or answer, there or target
-    names = [set(re.findall(r"(?<![\\a-z])[A-Za-z](?![a-z])", form)) for form in (answer, target)]
-    if here and there and len(names[0] | names[1]) == 1:
+    if here and there and len(_names(answer) | _names(target)) == 1:
         return here, there
     return answer, target
 
@@ -165,7 +164,7 @@ def _is_range(form: str) -> bool:
 def as_interval(form: str) -> str | None:
     """The interval or union that a form in one variable states, or None.
 
-    "-2<x\\le7" becomes "(-2,7]", and so do its mirror image, "\\{x:-2<x\\le7\\}" and "x>-2,x\\le7". Two rays that do
+    "-2<x\\le7" becomes "(-2,7]", and so do its mirror image, "\\{x:-2<x\\le7\\}" and "x>-2,x\\le7". Ranges that do
     not meet, and "x\\ne3", become unions. The variable may be missing (">3").
     """
     if built := _BUILDER.fullmatch(form):
@@ -189,9 +188,9 @@ def as_interval(form: str) -> str | None:
     elif match := _LEFT.fullmatch(form):
         relation, bound = _MIRRORED[match[2]], match[1]
     else:
-        return _of_two_rays(form)
+        return _of_several(form)
     if "," in bound:
-        return _of_two_rays(form)
+        return _of_several(form)
     return {
         "<": f"(-\\infty,{bound})",
         "\\le": f"(-\\infty,{bound}]",
@@ -200,22 +199,30 @@ def as_interval(form: str) -> str | None:
     }[relation]
 
 
-def _of_two_rays(form: str) -> str | None:
-    """What "x<2,x>1" says: an interval when the rays meet, where "or" would say nothing, and otherwise their union."""
+def _of_several(form: str) -> str | None:
+    """What "x<2,x>1" says: an interval when two rays meet, where "or" would say nothing, and otherwise a union."""
     parts = split_list(form)
-    if len(parts) != 2 or parts[0][:1] != parts[1][:1]:
+    if len(parts) < 2 or len(_names(form)) > 1:
         return None
-    rays = [_RAY.fullmatch(as_interval(part) or "") for part in parts]
+    ranges = [as_interval(part) for part in parts]
+    if any(
+        one is None or not re.search(r"[<>]|\\[lg]e(?![a-z])", part) for one, part in zip(ranges, parts, strict=True)
+    ):
+        return None
+    rays = [_RAY.fullmatch(one or "") for one in ranges]
     lower = next((ray for ray in rays if ray and ray[1]), None)
     upper = next((ray for ray in rays if ray and ray[4]), None)
-    if lower is None or upper is None:
-        return None
-    low, high = read_number(upper[4]), read_number(lower[1])
-    if low is None or high is None:
-        return None
-    if low.value < high.value:
-        return f"{upper[3]}{upper[4]},{lower[1]}{lower[2]}"
-    return f"{lower[0]}\\cup{upper[0]}"
+    if lower is not None and upper is not None and len(parts) == 2:
+        low, high = read_number(upper[4]), read_number(lower[1])
+        if low is None or high is None:
+            return None
+        if low.value < high.value:
+            return f"{upper[3]}{upper[4]},{lower[1]}{lower[2]}"
+    return "\\cup".join(one or "" for one in ranges)
+
+
+def _names(form: str) -> set[str]:
+    return set(re.findall(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])", form))
 
 
 def compare_matrices(answer: str, target: str) -> Outcome | Comparison | None:

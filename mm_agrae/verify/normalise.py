@@ -51,8 +51,11 @@ _TRAILING_UNIT = re.compile(
 )
 # A marked text beside a value names a unit, known or not, unless it changes what is said.
 _SAYS_MORE = re.compile(
-    r"[\d,;=]|\b(?:or|and|not|is|to|hundred|thousand|million|billion|trillion|dozen|squared|cubed)\b", re.IGNORECASE
+    r"[\d,;=]|\b(?:or|and|not|is|to|hundred|thousand|million|billion|trillion|dozen|squared|cubed|half|halves|"
+    r"thirds?|quarters?|fifths?)\b",
+    re.IGNORECASE,
 )
+_MANNER = re.compile(r"(?<=\S)\s+(?:long|wide|tall|high|deep|old|each|away|apart|later|in total)$")
 _FUNCTION = re.compile(
     r"(?<![A-Za-z\\])(?:np\.|math\.)?(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])"
 )
@@ -257,6 +260,7 @@ def _split_unit(text: str, *, numeric: bool, chinese: bool) -> tuple[str, str | 
         return value, "°" + scale.replace("T", "")
     word = match["word"] if match["marked"] is None else match["marked"].strip()
     if match["marked"] is not None:
+        word = _MANNER.sub("", word)
         known = unit_name(word + power, numeric=True, chinese=chinese)
         if known is None and _SAYS_MORE.search(word):
             return text, None

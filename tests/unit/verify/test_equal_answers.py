@@ -18,6 +18,7 @@ TEXTS_BESIDE_A_VALUE = [
     ("12 students", "12", True),
     ("12 students", "13", False),
     ("12 million", "12", False),
+    ("3 quarters", "3", False),
     ("12", "12 apples", True),
     ("12 oranges", "12 apples", False),
     ("approximately 5", "5", True),
@@ -40,6 +41,8 @@ UNITS = [
     ("5\\text{ apples}", "5\\text{ oranges}", False),
     ("5\\text{ apple}", "5\\text{ apples}", True),
     ("5\\text{ light years}", "5\\text{ m}", False),
+    ("5\\text{ cm long}", "5\\text{ cm}", True),
+    ("5\\text{ cm long}", "5\\text{ m}", False),
     ("9m", "9米", True),
     ("9米", "9m", True),
     ("5", "5m", True),
@@ -124,6 +127,10 @@ RELATIONS = [
     ("]1,2[", "(1,2)", True),
     ("]1,2]", "(1,2)", False),
     ("y>3", "x>3", False),
+    ("0<x<1 \\text{ or } x>3", "(0,1)\\cup(3,\\infty)", True),
+    ("0<x<1 \\text{ or } x>4", "(0,1)\\cup(3,\\infty)", False),
+    ("0<x<1 \\text{ or } y>3", "(0,1)\\cup(3,\\infty)", False),
+    ("x>2,y>3", "x>2", False),
 ]
 ROWS = [*TEXTS_BESIDE_A_VALUE, *UNITS, *NUMBERS, *NAMES, *LISTS, *RELATIONS]
 
