@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from mm_agrae.verify.equivalence import compare_forms
 from mm_agrae.verify.mathematical import (
@@ -13,7 +14,7 @@ from mm_agrae.verify.mathematical import (
     compare_mathvista,
     compare_wemath,
 )
-from mm_agrae.verify.mmmu import compare_mmmu
+from mm_agrae.verify.mmmu import as_target, compare_mmmu
 from mm_agrae.verify.outcome import Comparison, Outcome
 from mm_agrae.verify.profiles import Comparator, profile_named
 from mm_agrae.verify.question import Question
@@ -51,3 +52,23 @@ COMPARATORS: Mapping[Comparator, Callable[[str, Question], Outcome | Comparison]
 def compare_answer(answer: str, question: Question) -> Outcome | Comparison:
     """Compare an extracted answer with the target of a question, as far as that needs no computer algebra."""
     return COMPARATORS[profile_named(question.profile).comparator](answer, question)
+
+
+def compare_answers(one: str, other: str, question: Question) -> Outcome | Comparison:
+    """Compare two extracted answers to a question: each must be right where the other is the target.
+
+    Some rules favour the answer (an alternative in the target, a part of the target), so one direction is not enough.
+    """
+    if one.strip() == other.strip():
+        return Outcome(equal=True, rule="same_text")
+    first = compare_answer(one, replace(question, target=_as_target(other, question)))
+    back = compare_answer(other, replace(question, target=_as_target(one, question)))
+    for found in (first, back):
+        if isinstance(found, Outcome) and not found.equal:
+            return found
+    return back if isinstance(first, Outcome) else first
+
+
+def _as_target(answer: str, question: Question) -> str:
+    is_open_mmmu = profile_named(question.profile).comparator == "mmmu" and question.answer_kind != "choice"
+    return as_target(answer) if is_open_mmmu else answer

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
 
 from rapidfuzz.distance import Indel, Levenshtein
 
 from mm_agrae.records import Tolerance
 from mm_agrae.verify.choices import compare_choice, letter_index, letters_of
 from mm_agrae.verify.equivalence import compare_forms, compare_simply
+from mm_agrae.verify.literals import plain_number
 from mm_agrae.verify.normalise import MAX_CHARS, flattened, normal_form, read_number, repaired
 from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
 from mm_agrae.verify.profiles import profile_named
@@ -19,7 +18,6 @@ from mm_agrae.verify.question import Question
 
 _BRACKETED_LETTER = re.compile(r"\(([A-Za-z])\)")
 _LEAST_SIMILARITY = 0.5
-_FLOAT = re.compile(r"\s*[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*")
 _DYNAMATH_MARGIN = 0.001
 _MATHVISION_DECIMALS = 2
 _HALF_HUNDREDTH = Tolerance(kind="absolute", value=0.005)
@@ -40,15 +38,15 @@ def compare_mathvista(answer: str, question: Question) -> Outcome:
     if question.answer_kind == "choice":
         return _compare_nearest_option(answer, question)
     if question.answer_kind == "integer":
-        given, wanted = _decimal(answer), _decimal(question.target)
+        given, wanted = plain_number(answer), plain_number(question.target)
         equal = given is not None and wanted is not None and int(given) == int(wanted)
         return Outcome(equal=equal, rule="whole_part")
     if question.answer_kind == "decimal":
-        given, wanted = _decimal(answer), _decimal(question.target)
+        given, wanted = plain_number(answer), plain_number(question.target)
         if given is None or wanted is None:
             return Outcome(equal=False, rule="no_number")
         places = int(question.tolerance.value) if question.tolerance and question.tolerance.kind == "round" else 2
-        return Outcome(equal=round(float(given), places) == float(wanted), rule="rounded")
+        return Outcome(equal=round(float(given), places) == round(float(wanted), places), rule="rounded")
     return Outcome(equal=answer.strip() == question.target.strip(), rule="same_text")
 
 
@@ -121,19 +119,21 @@ def compare_dynamath(answer: str, question: Question) -> Outcome:
 
 def compare_wemath(answer: str, question: Question) -> Outcome:
     """We-Math: the first character after stripping spaces and "<>:." must be the letter.     arXiv:2407.01284"""
-    letter = answer.strip().strip("<>:.()*").strip()[:1].upper()
-    return Outcome(equal=letter != "" and letter in "ABCDEFGH" and letter == question.target.strip(), rule="letter")
+    given, wanted = (side.strip().strip("<>:.()*").strip()[:1].upper() for side in (answer, question.target))
+    return Outcome(equal=given != "" and given in "ABCDEFGH" and given == wanted, rule="letter")
 
 
 def compare_letters(answer: str, question: Question) -> Outcome:
     """LogicVista: the set of letters must match fully; a reply that is not all letters has none. arXiv:2407.04973"""
-    wanted = letters_of(question.target)
+    given, wanted = _capitals(answer), _capitals(question.target)
     if wanted is None:
         return Outcome(equal=answer.strip().lower() == question.target.strip().lower(), rule="same_text")
-    shown = re.match(r"\(?([A-Z])\)?[.:]\s", answer)
-    # A reply counts in capitals only.
-    given = frozenset({shown[1]}) if shown else None if answer.islower() else letters_of(answer)
     return Outcome(equal=given == wanted, rule="letter_set")
+
+
+def _capitals(text: str) -> frozenset[str] | None:
+    shown = re.match(r"\(?([A-Z])\)?[.:]\s", text)
+    return frozenset({shown[1]}) if shown else None if text.islower() else letters_of(text)
 
 
 def _compare_nearest_option(answer: str, question: Question) -> Outcome:
@@ -142,34 +142,26 @@ def _compare_nearest_option(answer: str, question: Question) -> Outcome:
         return Outcome(equal=False, rule="refused_length")
     if not options:
         return Outcome(equal=flattened(answer).strip("() .") == flattened(target).strip("() ."), rule="same_text")
-    wanted = target if target in options else _option_text(target, options)
-    letter = _BRACKETED_LETTER.search(answer)
-    shown = letter[1].upper() if letter else flattened(answer).strip()
-    if re.fullmatch(r"[A-Za-z]\.?", shown) and answer.strip() not in options:
-        chosen = _option_text(shown, options)
-        return Outcome(equal=chosen is not None and chosen == wanted, rule="option_letter")
+    given, rule = _nearest_option(answer, options)
+    wanted = target if target in options else _nearest_option(target[:MAX_CHARS], options)[0]
+    return Outcome(equal=given is not None and given == wanted, rule=rule)
+
+
+def _nearest_option(text: str, options: tuple[str, ...]) -> tuple[str | None, str]:
+    """The text of the option that an answer names, and the rule by which."""
+    letter = _BRACKETED_LETTER.search(text)
+    shown = letter[1].upper() if letter else flattened(text).strip()
+    if re.fullmatch(r"[A-Za-z]\.?", shown) and text.strip() not in options:
+        return _option_text(shown, options), "option_letter"
     nearest = min(options, key=lambda option: Levenshtein.distance(shown, option))
     is_near = Indel.normalized_similarity(shown, nearest) >= _LEAST_SIMILARITY
-    if not is_near or not any(map(str.isalnum, shown)):
-        return Outcome(equal=False, rule="no_option")
-    return Outcome(equal=nearest == wanted, rule="nearest_option")
+    return (nearest, "nearest_option") if is_near and any(map(str.isalnum, shown)) else (None, "no_option")
 
 
 def _option_text(letter: str, options: tuple[str, ...]) -> str | None:
     shown = flattened(letter).strip("() .").upper()
     index = ord(shown) - ord("A") if len(shown) == 1 else -1
     return options[index] if 0 <= index < len(options) else None
-
-
-def _decimal(text: str) -> Decimal | None:
-    """What Python's float would read, exactly; None for anything else."""
-    if len(text) > MAX_CHARS or not _FLOAT.fullmatch(text):
-        return None
-    try:
-        value = Decimal(text.strip().replace("_", ""))
-    except InvalidOperation:
-        return None
-    return value if math.isfinite(float(value)) else None
 
 
 def _after_equals(text: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
+from mm_agrae.verify.literals import literal_list, plain_number
 from mm_agrae.verify.normalise import MAX_CHARS, flattened
 from mm_agrae.verify.outcome import Outcome
 from mm_agrae.verify.question import Question
@@ -16,8 +16,6 @@ _GROUPED = re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b")
 # A number is entered at its first digit only, which keeps the scans linear.
 _SCIENTIFIC = re.compile(r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+")
 _SIMPLE = re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d)(?![,\d])")
-_FLOAT = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*")
-_MAX_DIGITS = 300  # beyond what a float holds
 _MARKS = ",.!?;:'"
 
 
@@ -45,11 +43,18 @@ def compare_mmmu(answer: str, question: Question) -> Outcome:
     return Outcome(equal=False, rule="key_phrases")
 
 
+def as_target(answer: str) -> str:
+    """What an open answer says, as a target has it: the last number of its last key phrase, else that phrase."""
+    phrase = _key_phrases(answer[-_REACH:])[-1]
+    numbers = [] if plain_number(phrase.replace(",", "")) is not None else _SIMPLE.findall(phrase)
+    return numbers[-1] if numbers else phrase
+
+
 def _target_letter(question: Question) -> str:
     shown = flattened(question.target).strip("() .")
     if len(shown) > 1 and shown in question.options:
         return chr(ord("A") + question.options.index(shown))
-    return shown
+    return shown if len(shown) == 1 else _chosen(question.target[-_REACH:], question.options) or shown
 
 
 def _chosen(answer: str, options: tuple[str, ...]) -> str | None:
@@ -76,14 +81,7 @@ def _chosen(answer: str, options: tuple[str, ...]) -> str | None:
 
 def _alternatives(target: str) -> list[str]:
     """The targets that a target written as a Python list names; else itself."""
-    shown = target.strip()
-    if not (shown.startswith("[") and shown.endswith("]")) or len(shown) > MAX_CHARS:
-        return [target]
-    try:
-        found = ast.literal_eval(shown)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return [target]
-    return [str(one) for one in found] if isinstance(found, list) and found else [target]
+    return literal_list(target) or [target]
 
 
 def _said(answer: str) -> list[str | float]:
@@ -112,8 +110,8 @@ def _normalised(text: str) -> list[str | float]:
     """A number to two decimals, else lower-case text; a single letter with a space on either side, so that it stands
     apart."""
     shown = text.strip()
-    plain = shown.replace(",", "")
-    if len(plain) <= _MAX_DIGITS and _FLOAT.fullmatch(plain):
-        return [round(float(plain), 2)]
+    number = plain_number(shown.replace(",", ""))
+    if number is not None:
+        return [round(float(number), 2)]
     shown = shown.lower()
     return [f" {shown}", f"{shown} "] if len(shown) == 1 else [shown]

@@ -7,21 +7,23 @@ item and is replaced; the others never notice.
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import TypeVar
 
 from mm_agrae.errors import EngineError
 from mm_agrae.records import Verdict
+from mm_agrae.verify.comparators import compare_answers
 from mm_agrae.verify.outcome import Comparison, Outcome
 from mm_agrae.verify.question import Question
 from mm_agrae.verify.staff import Staff, Worker
-from mm_agrae.verify.verifier import Pending, begin, compare_answer, settle
+from mm_agrae.verify.verifier import Pending, begin, settle
 
 T = TypeVar("T")
 
@@ -59,6 +61,12 @@ class _Desk:
         return result
 
 
+def _close_in(pid: int, staff: Staff) -> None:
+    """Close where the pool was made: a fork of that process holds a copy of it, but the workers are not its own."""
+    if os.getpid() == pid:
+        staff.close()
+
+
 class VerifierPool:
     """Workers that judge completions. A context manager; not for use by several threads at once.
 
@@ -82,7 +90,7 @@ class VerifierPool:
         self._is_working = False
         self._is_closed = False
         # Also at the end of an interpreter that never called close: no process outlives its pool.
-        weakref.finalize(self, self._staff.close)
+        weakref.finalize(self, _close_in, os.getpid(), self._staff)
 
     def __enter__(self) -> VerifierPool:
         return self
@@ -131,11 +139,12 @@ class VerifierPool:
         for first, result in self._in_order(entries, num_in_flight=num_in_flight):
             if isinstance(first, Verdict):
                 yield first
-            elif result is not None:
+            else:
+                assert result is not None  # what is pending was compared
                 yield settle(first, result.outcome, seconds=result.seconds, rule=result.rule)
 
     def same_answers(self, pairs: Sequence[tuple[str, str]], questions: Sequence[Question]) -> list[bool]:
-        """Whether two extracted answers to a question are equal: the first is compared with the second as its target.
+        """Whether two extracted answers to a question are equal: each is right where the other is the target.
 
         A pair that cannot be decided in time counts as different.
 
@@ -153,8 +162,7 @@ class VerifierPool:
                 "question. Repeat the question once per pair."
             )
         firsts = (
-            compare_answer(answer, replace(question, target=other))
-            for (answer, other), question in zip(pairs, questions, strict=True)
+            compare_answers(one, other, question) for (one, other), question in zip(pairs, questions, strict=True)
         )
         entries = ((first, first if isinstance(first, Comparison) else None) for first in firsts)
         settled = self._in_order(entries, num_in_flight=max(1, len(pairs)))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import math
-import re
-
 from rapidfuzz.distance import Levenshtein
 
 from mm_agrae.verify.kinds import compare_words
+from mm_agrae.verify.literals import literal_list, plain_number
 from mm_agrae.verify.normalise import MAX_CHARS, normal_form, read_number, words
 from mm_agrae.verify.outcome import Outcome, compare_numbers
 from mm_agrae.verify.question import Question
 
 RELAXATION = 0.05
 _ANLS_THRESHOLD = 0.5
-_FLOAT = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*")
 
 
 def compare_relaxed(answer: str, question: Question) -> Outcome:
@@ -86,21 +82,16 @@ def _as_float(text: str) -> float | None:
     divisor = 1.0
     if shown.endswith("%"):
         shown, divisor = shown.rstrip("%"), 100.0
-    if not _FLOAT.fullmatch(shown):
-        return None
-    value = float(shown) / divisor
-    return value if math.isfinite(value) else None
+    value = plain_number(shown)
+    return None if value is None else float(value) / divisor
 
 
 def _listed(text: str) -> list[str]:
     shown = text.strip()
-    if len(shown) > MAX_CHARS or not (shown.startswith("[") and shown.endswith("]")):
+    if not (shown.startswith("[") and shown.endswith("]")):
         return [shown]
-    try:
-        found = ast.literal_eval(shown)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        found = [part.strip() for part in shown[1:-1].split(",")]
-    return [str(part) for part in found] if isinstance(found, list) else [shown]
+    found = literal_list(shown)
+    return [part.strip() for part in shown[1:-1].split(",")] if found is None else found
 
 
 def _is_near(answer: str, target: str) -> bool:

@@ -180,3 +180,22 @@ def test_it_works_from_a_bare_script_in_another_folder_and_leaves_nobody_behind(
     status, pid = shown.stdout.split()
     assert status == "correct"
     assert not is_running(int(pid))
+
+
+def test_a_fork_of_the_process_leaves_the_workers_alone(tmp_path):
+    script = tmp_path / "forks.py"
+    script.write_text(
+        "import os, sys\n"
+        "from mm_agrae.verify import Question, VerifierPool\n"
+        "pool = VerifierPool(num_workers=1)\n"
+        f"item = ([{RIGHT!r}], [Question(target={ROOT.target!r})])\n"
+        "pool.verify_all(*item)\n"
+        "before = pool._staff.workers[0].pid\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    sys.exit()\n"
+        "os.waitpid(child, 0)\n"
+        "print(pool.verify_all(*item)[0].status, pool._staff.workers[0].pid == before)\n"
+    )
+    shown = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert shown.stdout.split() == ["correct", "True"]
