@@ -55,6 +55,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlindRow:
+    """One figure of one set with its pictures and with grey or swapped ones; the difference is what pictures are worth.
+
+    `needs_image_frac` is None where nothing was right with pictures.
+    """
+
+    name: str
+    mode: str
+    figure: str
+    num_problems: int
+    seen: float
+    blind: float
+    difference: Interval
+    p_value: float
+    needs_image_frac: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """One completion with its verdict; `reward` and `advantage` are None where there is none."""
 
@@ -106,6 +124,7 @@ class Run:
         rollouts: Step -> groups, of the first and the last step that were saved.
         completions: (data set name, step) -> groups, for the first and the last evaluation of each set.
         notes: What could not be read, in words.
+        blind: Figures with and without pictures, set by set.
     """
 
     name: str
@@ -117,6 +136,7 @@ class Run:
     rollouts: Mapping[int, tuple[Group, ...]]
     completions: Mapping[tuple[str, int], tuple[Group, ...]]
     notes: tuple[str, ...]
+    blind: tuple[BlindRow, ...] = ()
 
 
 def read_run(path: Path) -> Run:
@@ -130,6 +150,7 @@ def read_run(path: Path) -> Run:
     run = RunDir(Path(path))
     notes: list[str] = []
     evaluations = _evaluations(run, notes)
+    blind = _blind(run, notes)
     ends = {(name, each.step) for name, found in evaluations.items() for each in (found[0], found[-1])}
     return Run(
         name="/".join(run.path.resolve().parts[-2:]),
@@ -143,6 +164,7 @@ def read_run(path: Path) -> Run:
             (name, step): _groups(run.eval_at(step) / f"{name}.jsonl", run, notes) for name, step in sorted(ends)
         },
         notes=tuple(notes),
+        blind=blind,
     )
 
 
@@ -186,6 +208,20 @@ def _evaluations(run: RunDir, notes: list[str]) -> dict[str, tuple[Evaluation, .
             else:
                 found.setdefault(evaluation.name, []).append(evaluation)
     return {name: tuple(sorted(each, key=lambda one: one.step)) for name, each in sorted(found.items())}
+
+
+def _blind(run: RunDir, notes: list[str]) -> tuple[BlindRow, ...]:
+    rows: list[BlindRow] = []
+    for file in sorted(run.path.glob("blind_*.json")):
+        try:
+            report = json.loads(file.read_text(encoding="utf-8"))
+            for name, figures in report["sets"].items():
+                for figure, row in figures.items():
+                    values = {**row, "difference": Interval(**row["difference"])}
+                    rows.append(BlindRow(name=name, mode=report["mode"], figure=figure, **values))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            notes.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
+    return tuple(rows)
 
 
 def _evaluation(summary: Mapping[str, Any]) -> Evaluation:
