@@ -5,11 +5,15 @@
 Policies, where the profile does not say otherwise:
 - Units: a unit on one side only is ignored. Two known units are converted within a dimension (5 m is 500 cm) and
   refused across (5 meters is never 5 miles by value, nor 5 seconds at all). Percent is a unit: 28% equals 28, not 0.28.
+  A unit that is not known has its name: 5 apples are 5, and no 5 oranges.
 - Numbers are compared exactly; where one is written with a decimal point, to 1e-6 relative, but integers never loosely.
-  So 0.3 is not 1/3, 3.14 is not pi, and a tolerance has to be asked for.
+  So 0.3 is not 1/3, 3.14 is not pi, and a tolerance has to be asked for. "3=4" is neither number.
+- Numbers of another base (52_8), ranges (3–5), angles and triangles by their corners, and words of two or three
+  capitals are compared as text.
 - An assignment ("x=5", "(p,q)=(3,2)", "x \\in [0,1]") on one side only is dropped; on both sides it must agree.
 - Lists without brackets and sets are unordered; tuples and intervals are ordered and keep their brackets.
-- An inequality in one variable equals its interval. "\\pm a" stands for two values.
+- An inequality in one variable equals its interval, and "x<1 or x>2" its union. "\\pm a" stands for two values.
+- Before a number "about" and "The distance is" are dropped, and behind it one word ("12 students").
 - "1 2 3" is three numbers without a sign between them, and equals nothing else. "1,5" is a list, "1,500" is a number.
 - A target may name alternatives: "35/4 (or 8.75)".
 """
@@ -27,7 +31,7 @@ from mm_agrae.verify.kinds import compare_times, compare_words, compare_years, c
 from mm_agrae.verify.lists import as_interval, as_ranges, compare_lists, compare_matrices, with_signs_apart
 from mm_agrae.verify.normalise import MAX_CHARS, Form, Number, normal_form, read_number, words
 from mm_agrae.verify.outcome import Comparison, Outcome, compare_numbers
-from mm_agrae.verify.profiles import GENERIC, Profile, profile_named
+from mm_agrae.verify.profiles import GENERIC, Profile
 from mm_agrae.verify.question import Question
 from mm_agrae.verify.units import conversion
 
@@ -87,7 +91,7 @@ def compare_forms(answer: str, question: Question) -> Outcome | Comparison:
         question.answer_kind,
         options=question.options,
         tolerance=question.tolerance,
-        profile=profile_named(question.profile),
+        profile=question.rules,
     )
 
 

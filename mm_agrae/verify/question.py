@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mm_agrae.records import AnswerKind, Sample, Tolerance
-from mm_agrae.verify.profiles import profile_named
+from mm_agrae.verify.profiles import Profile, profile_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,11 @@ class Question:
 
     def __post_init__(self) -> None:
         profile_named(self.profile)
+
+    @property
+    def rules(self) -> Profile:
+        """The profile that `profile` names."""
+        return profile_named(self.profile)
 
     @classmethod
     def of(cls, sample: Sample, *, profile: str = "generic") -> Question:

@@ -11,7 +11,6 @@ from mm_agrae.verify.comparators import compare_answer
 from mm_agrae.verify.equivalence import shown_form
 from mm_agrae.verify.extract import Extraction, extract, find_boxes, start_of_reply
 from mm_agrae.verify.outcome import Comparison, Outcome
-from mm_agrae.verify.profiles import profile_named
 from mm_agrae.verify.question import Question
 
 _AFTER_BOX = re.compile(r"(?:[\s$.,;:!?*。]|\\[)\]]|</answer>|</s>|<\|[a-z_]{1,20}\|>)*", re.IGNORECASE)
@@ -45,9 +44,7 @@ def verify(text: str, question: Question) -> Verdict:
 def begin(text: str, question: Question) -> Verdict | Pending:
     """Do everything that needs no computer algebra."""
     begun = time.perf_counter()
-    extraction = extract(
-        text, question.answer_kind, num_options=len(question.options), profile=profile_named(question.profile)
-    )
+    extraction = extract(text, question.answer_kind, num_options=len(question.options), profile=question.rules)
     if extraction is None:
         return _verdict(text, question, None, Outcome(equal=False, rule="no_answer"), time.perf_counter() - begun)
     first = compare_answer(extraction.answer, question)
@@ -91,7 +88,7 @@ def _verdict(
     *,
     timed_out: bool = False,
 ) -> Verdict:
-    kind, profile = question.answer_kind, profile_named(question.profile)
+    kind, profile = question.answer_kind, question.rules
     if extraction is None:
         return Verdict(
             status="unparsed", answer=None, span=None, answer_form=None, target_form=None, kind=kind,
