@@ -39,6 +39,7 @@ _NUMBER = r"(?:\d+\.?\d*|\.\d+)"
 _PLAIN_NUMBER = re.compile(rf"[+-]?{_NUMBER}")
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _RATIO = re.compile(rf"([+-]?)(?:\\frac\{{([+-]?{_NUMBER})\}}\{{([+-]?{_NUMBER})\}}|({_NUMBER})/({_NUMBER}))")
+_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}")
 _MIXED = re.compile(r"([+-]?)(\d+)(?:\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+))")
 _POWER_OF_TEN = re.compile(
     rf"([+-]?)(?:({_NUMBER})(?:[eE]([+-]?\d+)|(?:\\times|\\cdot|\*)10\^\{{?([+-]?\d+)\}}?)|10\^\{{?([+-]?\d+)\}}?)"
@@ -96,10 +97,9 @@ def normal_form(raw: str, *, numeric: bool = False, profile: Profile = GENERIC) 
     Args:
         raw: At most MAX_CHARS characters.
         numeric: The target is a number, so a single trailing letter such as "m" is a unit and no variable.
-        profile: Says which marks of other languages and encodings are read (decimal_comma, spaced_thousands, chinese,
-            mojibake).
+        profile: Says which marks of other languages and encodings are read (decimal_comma, spaced_thousands, chinese).
     """
-    text = raw.replace("掳", "°") if profile.mojibake else raw
+    text = raw.replace("掳", "°")  # a degree sign that was read in the wrong encoding
     text = re.sub(r"(?<=\d)\s?–\s?(?=\d)", _RANGE, unwrapped(text)).translate(_SYMBOL_TABLE)
     text = _without_dollars(text.replace(_RANGE, "–"))
     if profile.spaced_thousands:
@@ -159,10 +159,14 @@ def flattened(raw: str) -> str:
 def read_number(body: str) -> Number | None:
     """The exact value of a form that is one number, else None.
 
-    Read: 12, -0.5, .4, 3/4, \\frac{3}{4}, the mixed 1\\frac{1}{2} and 1 1/2, 3\\times10^{8}, 10^6, 1e6.
+    Read: 12, -0.5, .4, 0.1\\overline{6}, 3/4, \\frac{3}{4}, the mixed 1\\frac{1}{2} and 1 1/2, 3\\times10^{8}, 1e6.
     """
     if _PLAIN_NUMBER.fullmatch(body):
         return Number(value=Fraction(body), is_decimal="." in body)
+    if match := _REPEATING.fullmatch(body):
+        sign, whole, fixed, cycle = match.groups()
+        repeated = Fraction(int(cycle), 10 ** len(fixed) * (10 ** len(cycle) - 1))
+        return Number(value=_signed(sign, Fraction(f"{whole or 0}.{fixed}0") + repeated), is_decimal=False)
     if match := _RATIO.fullmatch(body):
         sign, top, bottom = match[1], Fraction(match[2] or match[4]), Fraction(match[3] or match[5])
         if bottom == 0:

@@ -108,6 +108,6 @@ def _same_value(target: Expr, answer: Expr, tolerance: Tolerance | None, *, is_d
     gap, size = abs(there - here).evalf(), abs(there).evalf()
     if tolerance is not None and there.is_real:
         return bool(gap <= margin(tolerance, Fraction(str(there))))
-    if size == 0:
+    if size <= _SAME:
         return False if gap > _SAME else None  # noise or zero: algebra knows
     return bool(gap <= (_CLOSE if is_decimal else _SAME) * size)

@@ -79,6 +79,8 @@ def test_words_ignore_case_spaces_and_end_punctuation():
         (".4", Fraction(2, 5)),
         ("3.", Fraction(3)),
         ("10/9", Fraction(10, 9)),
+        ("-0.1\\overline{6}", Fraction(-1, 6)),
+        (".\\overline{142857}", Fraction(1, 7)),
         ("-\\frac{10}{9}", Fraction(-10, 9)),
         ("\\frac{1}{-2}", Fraction(-1, 2)),
         ("-3\\frac{1}{2}", Fraction(-7, 2)),

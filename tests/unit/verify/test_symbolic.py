@@ -58,6 +58,8 @@ def test_small_constants_are_compared_by_their_share():
     assert compare(Comparison(answer="0.0014142136", target="\\frac{\\sqrt{2}}{1000}")).equal
     assert not compare(Comparison(answer="\\sqrt{2^{100}+1}", target="2^{50}")).equal  # exact: no share is forgiven
     assert compare(Comparison(answer="\\sqrt{8}-2\\sqrt{2}", target="0")).equal
+    assert compare(Comparison(answer="0", target="\\sqrt{8}-2\\sqrt{2}")).equal
+    assert not compare(Comparison(answer="0", target="\\sqrt{2}\\cdot10^{-9}")).equal
 
 
 def test_lists_without_order_match_one_to_one():
