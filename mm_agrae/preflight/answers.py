@@ -19,7 +19,6 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _STATED: Mapping[Source, str] = {
     "box_or_tag": "\\boxed{{{}}}",
     "box": "\\boxed{{{}}}",
-    "answer_tag": "<answer>{}</answer>",
     "hashes": "#### {}",
     "strict_hashes": "#### {}",
     "answer_line": "Answer: {}",

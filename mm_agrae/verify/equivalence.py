@@ -184,9 +184,6 @@ def _converted(answer: Form, target: Form, profile: Profile) -> tuple[str, str] 
     """Both bodies in the unit of the target, as the profile reads units and percent; None when units do not fit."""
     left, right = answer.body, target.body
     here, there = answer.unit, target.unit
-    if profile.percent == "hundredth":
-        left = _scaled(left, Fraction(1, 100)) if here == "%" else left
-        right = _scaled(right, Fraction(1, 100)) if there == "%" else right
     if profile.percent != "unit":
         here, there = (None if unit == "%" else unit for unit in (here, there))
     if not here or not there or here == there or profile.units == "strip":

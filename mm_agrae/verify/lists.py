@@ -71,8 +71,9 @@ def compare_lists(
             return Comparison(
                 answer=",".join(left.parts), target=",".join(right.parts), tolerance=tolerance, unordered=True
             )
-        if not loose:
+        if not loose and left.brackets:
             return None
+        # Bare lists whose order counts are tuples to the algebra, which takes them for sets otherwise.
         return Comparison(answer=shape.format(",".join(left.parts)), target=shape.format(",".join(right.parts)))
     pairs = zip(left.numbers, right.numbers, strict=True)
     equal = all(compare_numbers(a, b, tolerance, closeness=profile.closeness).equal for a, b in pairs)

@@ -13,7 +13,7 @@ _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 
 
 def plain_number(text: str) -> Decimal | None:
-    """The exact value of digits with a point and a power of ten; None for anything else, and beyond what floats hold."""
+    """The value of digits with a point and a power of ten; None for anything else, and beyond what floats hold."""
     shown = text.strip()
     if len(shown) > MAX_CHARS or not _FLOAT.fullmatch(shown):
         return None

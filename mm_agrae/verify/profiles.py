@@ -14,7 +14,7 @@ from typing import Literal
 from mm_agrae.errors import ConfigError
 
 Source = Literal[
-    "box", "spaced_box", "answer_tag", "box_or_tag", "json", "hashes", "strict_hashes", "answer_line",
+    "box", "spaced_box", "box_or_tag", "json", "hashes", "strict_hashes", "answer_line",
     "after_answer", "phrase", "letter", "alone", "last_number", "whole",
 ]  # fmt: skip
 Comparator = Literal[
@@ -31,7 +31,7 @@ class Profile:
         sources: Where the answer is looked for, first hit wins (see `extract`).
         comparator: The rule that compares answer and target (see `comparators`); "forms" is the general one.
         percent: What "%" does to a number. "unit": a unit like any other, so 28% equals 28 and not 0.28.
-            "hundredth": 28% is 0.28 and nothing else. "either": 28%, 28, 0.28 and 2800 are all equal.
+            "either": the sign is dropped, and a hundredth or hundredfold of the target is right too.
             "ignored": the sign is dropped, whatever unit stands on the other side.
         units: "convert": known units are converted within a dimension, and refused across (5 m is 500 cm, never 5 mi).
             "strip": all units are dropped, so 5 meters equals 5 miles.
@@ -42,13 +42,12 @@ class Profile:
             "ignored": all three are equal when their parts are, in order.
         unclosed_box: A box that never closes reaches to the end of the text.
         chinese: Chinese phrases, circled options, and words for units and yes or no are read.
-        mojibake: "掳", the trace of a degree sign in the wrong encoding, is a degree sign.
         closeness: Largest relative difference of two numbers of which one is written with decimals.
     """
 
     sources: tuple[Source, ...] = ("box_or_tag", "spaced_box", "phrase", "letter", "alone")
     comparator: Comparator = "forms"
-    percent: Literal["unit", "hundredth", "either", "ignored"] = "unit"
+    percent: Literal["unit", "either", "ignored"] = "unit"
     units: Literal["convert", "strip"] = "convert"
     decimal_comma: bool = False
     spaced_thousands: bool = False
@@ -56,7 +55,6 @@ class Profile:
     brackets: Literal["kept", "set_as_tuple", "ignored"] = "kept"
     unclosed_box: bool = False
     chinese: bool = True
-    mojibake: bool = True
     closeness: float = 1e-6
 
 
@@ -71,9 +69,9 @@ PROFILES: Mapping[str, Profile] = {
     "chartqapro": Profile(sources=("box_or_tag", "phrase", "whole"), comparator="chartqapro"),
     "charxiv": Profile(sources=("box_or_tag", "phrase", "whole"), comparator="charxiv"),
     # Visual mathematics. Where the published score lets a language model extract, ours looks for what is marked.
-    "mathvista": Profile(sources=(*_MARKED, "alone", "whole"), comparator="mathvista", unordered_lists=False),
+    "mathvista": Profile(sources=(*_MARKED, "alone", "whole"), comparator="mathvista"),
     "mathvision": Profile(
-        sources=(*_MARKED, "alone", "whole"), comparator="mathvision", units="strip", percent="ignored",
+        sources=(*_MARKED, "alone", "whole"), comparator="mathvision", units="strip",
         unclosed_box=True, unordered_lists=False,
     ),
     "mathverse": Profile(sources=(*_MARKED, "alone", "whole"), comparator="mathverse"),
@@ -81,16 +79,16 @@ PROFILES: Mapping[str, Profile] = {
     "wemath": Profile(sources=("box_or_tag", "after_answer", "whole"), comparator="wemath"),
     # Reasoning and knowledge.
     "logicvista": Profile(sources=(*_MARKED, "whole"), comparator="letters"),
-    "mmmu": Profile(sources=("box_or_tag", "whole"), comparator="mmmu", chinese=False),
-    "hallusionbench": Profile(sources=("box_or_tag", "whole"), comparator="yes_no_word", chinese=False),
+    "mmmu": Profile(sources=("box_or_tag", "whole"), comparator="mmmu"),
+    "hallusionbench": Profile(sources=("box_or_tag", "whole"), comparator="yes_no_word"),
     # Text mathematics.
-    "olympiadbench": Profile(comparator="olympiad", percent="either", closeness=1e-8),
-    "dapo": Profile(sources=("answer_line",), comparator="dapo", chinese=False, mojibake=False),
+    "olympiadbench": Profile(comparator="olympiad", percent="either"),
+    "dapo": Profile(sources=("answer_line",), comparator="dapo"),
     "gsm8k": Profile(sources=("hashes", "last_number"), comparator="integer_text"),
     "gsm8k_strict": Profile(sources=("strict_hashes",), comparator="integer_text"),
     "gsm8k_flexible": Profile(sources=("last_number",), comparator="integer_text"),
-    "math": Profile(sources=("box", "spaced_box"), comparator="math", percent="ignored"),
-    "mathruler": Profile(sources=("box",), comparator="mathruler", units="strip", percent="ignored"),
+    "math": Profile(sources=("box", "spaced_box"), comparator="math", percent="ignored", chinese=False),
+    "mathruler": Profile(sources=("box",), comparator="mathruler"),
     # The grader of Qwen2.5-Math, by which the pass@k of A-GRAE was measured.
     "qwen_math": Profile(
         sources=("box", "phrase", "last_number"), percent="either", units="strip", brackets="ignored",

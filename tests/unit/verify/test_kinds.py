@@ -4,7 +4,7 @@ from mm_agrae.verify.choices import compare_choice, compare_choices, letters_of
 from mm_agrae.verify.kinds import compare_times, compare_years, compare_yes_no, yes_or_no
 from mm_agrae.verify.profiles import PROFILES
 
-GENERIC, ENGLISH = PROFILES["generic"], PROFILES["mmmu"]
+GENERIC, ENGLISH = PROFILES["generic"], PROFILES["math"]
 
 
 @pytest.mark.parametrize(
