@@ -15,7 +15,7 @@ def verify(
         bool, typer.Option("--json", help="Print one JSON object: total, agree, disagreements [{id, ...}], ...")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes for computer algebra.", min=1)] = 2,
-    timeout: Annotated[float, typer.Option(help="Deadline of one case in seconds.", min=0.01)] = 2.0,
+    timeout_s: Annotated[float, typer.Option(help="Seconds after which a comparison is killed.", min=0.01)] = 5.0,
 ) -> None:
     """Judge labelled cases; print agreement by profile and category, and every disagreement.
 
@@ -27,7 +27,7 @@ def verify(
     from mm_agrae.verify.agreement import agreement_of, as_json, as_lines, judge_cases, read_cases
     from mm_agrae.verify.pool import VerifierPool
 
-    with file.open("rb") as lines, VerifierPool(num_workers=workers, timeout_s=timeout) as pool:
+    with file.open("rb") as lines, VerifierPool(num_workers=workers, timeout_s=timeout_s) as pool:
         agreement = agreement_of(judge_cases(read_cases(lines, source=str(file)), pool))
     print(json.dumps(as_json(agreement)) if json_only else "\n".join(as_lines(agreement)), flush=True)
     if agreement.disagreements:

@@ -111,7 +111,7 @@ def case_of(record: Mapping[str, Any], *, where: str) -> Case:
         prediction=_text(record, "prediction", where),
         expected=expected,
         question=Question(
-            target=_text(record, "gold", where),
+            target=_gold(record, where),
             answer_kind=ANSWER_TYPES[answer_type],
             options=_options(record.get("options"), where),
             tolerance=_tolerance(record.get("tolerance"), where),
@@ -216,6 +216,14 @@ def _record(line: bytes, where: str) -> Mapping[str, Any]:
     return record
 
 
+def _gold(record: Mapping[str, Any], where: str) -> str:
+    """The reference answer; a list of them is one answer of several parts."""
+    value = _required(record, "gold", where)
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
+    return _text(record, "gold", where)
+
+
 def _required(record: Mapping[str, Any], key: str, where: str) -> Any:
     if key not in record:
         raise DataError(
@@ -253,8 +261,8 @@ def _tolerance(value: Any, where: str) -> Tolerance | None:
 
 
 def _is_size(value: Any, *, whole: bool) -> bool:
-    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    return is_number and 0 <= value < float("inf")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value < float("inf") and (not whole or value == int(value))
 
 
 def _profile(name: str, where: str) -> str:

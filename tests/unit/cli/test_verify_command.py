@@ -41,7 +41,7 @@ def test_json_and_nothing_else_on_standard_output_with_a_bomb_in_the_file(run):
         {**RIGHT, "expected": True},
         {**BOMB, "expected": True},
         {**WRONG, "expected": False},
-        options=("--json", "--timeout", "0.5", "--workers", "1"),
+        options=("--json", "--timeout-s", "0.5", "--workers", "1"),
     )
     assert result.exit_code == 1
     shown = json.loads(result.stdout)

@@ -74,6 +74,13 @@ def test_words_of_the_field(word, kind):
     assert case_of({**RECORD, "answer_type": word}, where="").question.answer_kind == kind
 
 
+def test_a_list_of_golds_and_whole_floats_as_digits():
+    tolerance = {"kind": "round", "digits": 1.0}
+    question = case_of({**RECORD, "gold": ["3", "4"], "tolerance": tolerance}, where="").question
+    assert question.target == "3, 4"
+    assert question.tolerance == Tolerance(kind="round", value=1)
+
+
 def test_every_word_of_the_field_is_known():
     words = {"math", "integer", "float", "choice", "multi_choice", "text", "list", "relaxed", "year", "yesno"}
     assert words | {"short_answer"} <= set(ANSWER_TYPES)
@@ -86,6 +93,8 @@ def test_every_word_of_the_field_is_known():
         ({"profile": "mathvist"}, 'The nearest is "mathvista"'),
         ({"expected": "yes"}, "\"expected\" is 'yes', but must be true or false"),
         ({"expected": 1}, '"expected" is 1, but must be true or false'),
+        ({"gold": ["3", 4]}, "\"gold\" is ['3', 4], but must be a text"),
+        ({"gold": []}, '"gold" is [], but must be a text'),
         ({"gold": 5}, '"gold" is 5, but must be a text'),
         ({"category": None}, '"category" is None, but must be a text'),
         ({"options": "AB"}, "\"options\" is 'AB', but must be a list of texts"),
