@@ -50,7 +50,7 @@ def plan_blind(tasks: Sequence[Task], mode: Mode, log: Callable[[str], None]) ->
             )
     if not planned:
         raise DataError(
-            f"no set of data.eval can be measured blind: pictures are needed, and for swap others to swap with. Leave "
+            "no set of data.eval can be measured blind: pictures are needed, and for swap others to swap with. Leave "
             f"--blind {mode} out."
         )
     return tuple(planned)
