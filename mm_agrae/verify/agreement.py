@@ -58,6 +58,44 @@ class Judged:
     def agrees(self) -> bool:
         return self.verdict.correct == self.case.expected
 
+    def facts(self) -> dict[str, Any]:
+        """What a disagreement shows."""
+        question = self.case.question
+        return {
+            "id": self.case.id,
+            "profile": question.profile,
+            "category": self.case.category,
+            "kind": question.answer_kind,
+            "prediction": self.case.prediction,
+            "gold": question.target,
+            "expected": self.case.expected,
+            "status": self.verdict.status,
+            "answer": self.verdict.answer,
+            "rule": self.verdict.rule,
+        }
+
+
+class UnknownRuleError(DataError):
+    """A case asks for a profile or a kind of answer that there is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged:
+    """A case that no rule here can judge. It agrees with nothing, and the others are judged all the same."""
+
+    record: Mapping[str, Any]
+    reason: str
+
+    @property
+    def agrees(self) -> bool:
+        return False
+
+    def facts(self) -> dict[str, Any]:
+        """What a disagreement shows."""
+        keys = ("id", "profile", "category", "prediction", "gold", "expected")
+        stated = {key: self.record.get(key, "") for key in keys}
+        return {**stated, "kind": None, "status": "not judged", "answer": None, "rule": self.reason}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -74,10 +112,10 @@ class Agreement:
     overall: Share
     by_profile: Mapping[str, Share]
     by_category: Mapping[str, Share]
-    disagreements: tuple[Judged, ...]
+    disagreements: tuple[Judged | Unjudged, ...]
 
 
-def read_cases(lines: Iterable[bytes], *, source: str) -> Iterator[Case]:
+def read_cases(lines: Iterable[bytes], *, source: str) -> Iterator[Case | Unjudged]:
     """Cases from JSON lines, one at a time; blank lines are skipped.
 
     Args:
@@ -90,18 +128,25 @@ def read_cases(lines: Iterable[bytes], *, source: str) -> Iterator[Case]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{source}, line {number}"
-            yield case_of(_record(line, where), where=where)
+            record = _record(line, where)
+            try:
+                yield case_of(record, where=where)
+            except UnknownRuleError as error:
+                yield Unjudged(record=record, reason=str(error))
 
 
 def case_of(record: Mapping[str, Any], *, where: str) -> Case:
     """The case that a record states.
 
     Raises:
-        DataError: If a key is missing or of another type, or a name is unknown; it starts with `where`.
+        DataError: If a key is missing or of another type; it starts with `where`.
+        UnknownRuleError: If there is no such profile or answer type.
     """
     answer_type = _text(record, "answer_type", where)
     if answer_type not in ANSWER_TYPES:
-        raise DataError(f'{where}: "answer_type" is {answer_type!r}, but must be one of {", ".join(ANSWER_TYPES)}.')
+        raise UnknownRuleError(
+            f'{where}: "answer_type" is {answer_type!r}, but must be one of {", ".join(ANSWER_TYPES)}.'
+        )
     expected = _required(record, "expected", where)
     if not isinstance(expected, bool):
         raise DataError(f'{where}: "expected" is {_shown(expected)}, but must be true or false.')
@@ -120,25 +165,31 @@ def case_of(record: Mapping[str, Any], *, where: str) -> Case:
     )
 
 
-def judge_cases(cases: Iterable[Case], pool: VerifierPool) -> Iterator[Judged]:
-    """Judge cases in a pool; read ahead no further than the pool does."""
+def judge_cases(cases: Iterable[Case | Unjudged], pool: VerifierPool) -> Iterator[Judged | Unjudged]:
+    """Judge cases in a pool; read ahead no further than the pool does. What cannot be judged comes as it is."""
     under_way: deque[Case] = deque()
+    unjudged: list[Unjudged] = []
 
     def items() -> Iterator[tuple[str, Question]]:
         for case in cases:
-            under_way.append(case)
-            yield case.prediction, case.question
+            if isinstance(case, Unjudged):
+                unjudged.append(case)
+            else:
+                under_way.append(case)
+                yield case.prediction, case.question
 
     for verdict in pool.verify_stream(items()):
         yield Judged(case=under_way.popleft(), verdict=verdict)
+    yield from unjudged
 
 
-def agreement_of(judged: Iterable[Judged]) -> Agreement:
+def agreement_of(judged: Iterable[Judged | Unjudged]) -> Agreement:
     """Count agreement. Only disagreements are kept, so that any number of cases fits."""
     counts: dict[str, dict[str, Share]] = {"all": {"": Share(agree=0, total=0)}, "profile": {}, "category": {}}
     disagreements = []
     for one in judged:
-        names = {"all": "", "profile": one.case.question.profile, "category": one.case.category}
+        facts = one.facts()
+        names = {"all": "", "profile": str(facts["profile"]), "category": str(facts["category"])}
         for axis, name in names.items():
             before = counts[axis].get(name, Share(agree=0, total=0))
             counts[axis][name] = Share(agree=before.agree + one.agrees, total=before.total + 1)
@@ -156,7 +207,7 @@ def as_json(agreement: Agreement) -> dict[str, Any]:
     """The agreement as JSON values: "total", "agree", "disagreements", "by_profile", "by_category"."""
     return {
         **_counted(agreement.overall),
-        "disagreements": [_disagreement(one) for one in agreement.disagreements],
+        "disagreements": [one.facts() for one in agreement.disagreements],
         "by_profile": {name: _counted(share) for name, share in agreement.by_profile.items()},
         "by_category": {name: _counted(share) for name, share in agreement.by_category.items()},
     }
@@ -168,8 +219,8 @@ def as_lines(agreement: Agreement) -> Iterator[str]:
     yield ""
     yield from _table("category", agreement.by_category)
     for one in agreement.disagreements:
-        facts = _disagreement(one)
-        label = "correct" if one.case.expected else "wrong"
+        facts = one.facts()
+        label = "correct" if facts["expected"] else "wrong"
         yield ""
         place = f"{facts['profile']}, {_word(facts['category'])}"
         yield f"{_word(facts['id'])} ({place}): {facts['status']}, but labelled {label}"
@@ -177,22 +228,6 @@ def as_lines(agreement: Agreement) -> Iterator[str]:
             yield f"  {key:12}{_shown(facts[key])}"
     yield ""
     yield f"{agreement.overall.agree} of {agreement.overall.total} agree"
-
-
-def _disagreement(one: Judged) -> dict[str, Any]:
-    question = one.case.question
-    return {
-        "id": one.case.id,
-        "profile": question.profile,
-        "category": one.case.category,
-        "kind": question.answer_kind,
-        "prediction": one.case.prediction,
-        "gold": question.target,
-        "expected": one.case.expected,
-        "status": one.verdict.status,
-        "answer": one.verdict.answer,
-        "rule": one.verdict.rule,
-    }
 
 
 def _table(title: str, shares: Mapping[str, Share]) -> Iterator[str]:
@@ -269,7 +304,7 @@ def _profile(name: str, where: str) -> str:
     try:
         profile_named(name)
     except ConfigError as error:
-        raise DataError(f"{where}: {error}") from error
+        raise UnknownRuleError(f"{where}: {error}") from error
     return name
 
 

@@ -7,6 +7,7 @@ Only what stands after the last "</think>" is searched. A "<think>" that stays o
 A profile names its sources in order, and the first that finds something wins:
 
 - "box": the last closed \\boxed{...} or \\fbox{...}. "spaced_box": what follows the last "\\boxed " without braces.
+- "answer_tag": the last closed <answer>...</answer>.
 - "box_or_tag": the last box or the last closed <answer>...</answer>, whichever closes last.
 - "json": the value of the last key "short answer". "hashes": the number after the first "####"; "strict_hashes": it
   must follow at one space and without a currency.
@@ -66,7 +67,7 @@ _SHORT_ANSWER = re.compile(
 _ANY_NUMBER = re.compile(r"-?(?:\$)?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 _ANSWER_LINE_REACH = 300
 _THINKING, _THOUGHT = "<think>", "</think>"
-_FINAL_SOURCES = frozenset({"box", "box_or_tag", "json"})
+_FINAL_SOURCES = frozenset({"box", "answer_tag", "box_or_tag", "json"})
 _QUOTES = ('""', "''", "“”", "‘’")
 _EDGE = " \t\r\n*_:：,，"
 
@@ -324,6 +325,7 @@ def _last_line(text: str) -> tuple[int, int]:
 _SOURCES: Mapping[Source, Callable[[_Search], _Place | None]] = {
     "box": _box,
     "spaced_box": _spaced_box,
+    "answer_tag": _answer_tag,
     "box_or_tag": _box_or_tag,
     "json": _json,
     "hashes": _hashes,

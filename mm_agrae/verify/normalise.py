@@ -97,9 +97,10 @@ def normal_form(raw: str, *, numeric: bool = False, profile: Profile = GENERIC) 
     Args:
         raw: At most MAX_CHARS characters.
         numeric: The target is a number, so a single trailing letter such as "m" is a unit and no variable.
-        profile: Says which marks of other languages and encodings are read (decimal_comma, spaced_thousands, chinese).
+        profile: Says which marks of other languages and encodings are read (decimal_comma, spaced_thousands, chinese,
+            mojibake).
     """
-    text = raw.replace("掳", "°")  # a degree sign that was read in the wrong encoding
+    text = raw.replace("掳", "°") if profile.mojibake else raw
     text = re.sub(r"(?<=\d)\s?–\s?(?=\d)", _RANGE, unwrapped(text)).translate(_SYMBOL_TABLE)
     text = _without_dollars(text.replace(_RANGE, "–"))
     if profile.spaced_thousands:

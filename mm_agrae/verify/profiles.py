@@ -14,7 +14,7 @@ from typing import Literal
 from mm_agrae.errors import ConfigError
 
 Source = Literal[
-    "box", "spaced_box", "box_or_tag", "json", "hashes", "strict_hashes", "answer_line",
+    "box", "spaced_box", "answer_tag", "box_or_tag", "json", "hashes", "strict_hashes", "answer_line",
     "after_answer", "phrase", "letter", "alone", "last_number", "whole",
 ]  # fmt: skip
 Comparator = Literal[
@@ -42,6 +42,7 @@ class Profile:
             "ignored": all three are equal when their parts are, in order.
         unclosed_box: A box that never closes reaches to the end of the text.
         chinese: Chinese phrases, circled options, and words for units and yes or no are read.
+        mojibake: "掳", the trace of a degree sign in the wrong encoding, is a degree sign.
         closeness: Largest relative difference of two numbers of which one is written with decimals.
     """
 
@@ -55,6 +56,7 @@ class Profile:
     brackets: Literal["kept", "set_as_tuple", "ignored"] = "kept"
     unclosed_box: bool = False
     chinese: bool = True
+    mojibake: bool = True
     closeness: float = 1e-6
 
 
@@ -87,14 +89,19 @@ PROFILES: Mapping[str, Profile] = {
     "gsm8k": Profile(sources=("hashes", "last_number"), comparator="integer_text"),
     "gsm8k_strict": Profile(sources=("strict_hashes",), comparator="integer_text"),
     "gsm8k_flexible": Profile(sources=("last_number",), comparator="integer_text"),
-    "math": Profile(sources=("box", "spaced_box"), comparator="math", percent="ignored", chinese=False),
+    "math": Profile(sources=("box", "spaced_box"), comparator="math", percent="ignored", chinese=False, mojibake=False),
     "mathruler": Profile(sources=("box",), comparator="mathruler"),
     # The grader of Qwen2.5-Math, by which the pass@k of A-GRAE was measured.
     "qwen_math": Profile(
         sources=("box", "phrase", "last_number"), percent="either", units="strip", brackets="ignored",
         unclosed_box=True, closeness=1e-4,
     ),
-    "math_verify": Profile(decimal_comma=True, spaced_thousands=True, brackets="set_as_tuple"),
+    "math_verify": Profile(
+        sources=("box_or_tag", "spaced_box", "phrase", "alone", "last_number"),
+        decimal_comma=True, spaced_thousands=True, brackets="set_as_tuple",
+    ),
+    # The reward of R1-V reads what its answer tag holds, whatever boxes stand elsewhere.
+    "r1v": Profile(sources=("answer_tag", "box", "spaced_box", "phrase", "alone")),
 }  # fmt: skip
 
 

@@ -89,8 +89,6 @@ def test_every_word_of_the_field_is_known():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"answer_type": "colour"}, "\"answer_type\" is 'colour', but must be one of math, "),
-        ({"profile": "mathvist"}, 'The nearest is "mathvista"'),
         ({"expected": "yes"}, "\"expected\" is 'yes', but must be true or false"),
         ({"expected": 1}, '"expected" is 1, but must be true or false'),
         ({"gold": ["3", 4]}, "\"gold\" is ['3', 4], but must be a text"),
@@ -116,6 +114,25 @@ def test_a_bad_value_is_named_with_its_line(change, told):
         list(read_cases(lines_of(RECORD, {**RECORD, **change}), source="cases.jsonl"))
     assert str(caught.value).startswith("cases.jsonl, line 2: ")
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"answer_type": "colour"}, "\"answer_type\" is 'colour', but must be one of math, "),
+        ({"profile": "mathvist"}, 'The nearest is "mathvista"'),
+    ],
+)
+def test_a_case_that_no_rule_can_judge_is_a_disagreement_and_the_others_are_judged(change, told):
+    lines = lines_of({**RECORD, "id": "odd", **change}, RECORD)
+    with VerifierPool(num_workers=1) as pool:
+        found = agreement_of(judge_cases(read_cases(lines, source="cases.jsonl"), pool))
+    assert found.overall == Share(agree=1, total=2)
+    (odd,) = as_json(found)["disagreements"]
+    assert (odd["id"], odd["status"]) == ("odd", "not judged")
+    assert odd["rule"].startswith("cases.jsonl, line 1: ")
+    assert told in odd["rule"]
+    assert any("not judged, but labelled correct" in line for line in as_lines(found))
 
 
 @pytest.mark.parametrize("key", ["id", "prediction", "gold", "answer_type", "expected"])

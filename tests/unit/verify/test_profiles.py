@@ -45,6 +45,7 @@ CHANGES = {
     "unordered_lists": [(False, "2,1", "1,2", True, False), (False, "\\{2,1\\}", "1,2", True, True)],
     "brackets": [("set_as_tuple", "(1,3)", "\\{1,3\\}", False, True), ("ignored", "[1,2]", "(1,2)", False, True)],
     "chinese": [(False, "145度", "145", True, False), (False, "9米", "9", True, False)],
+    "mojibake": [(False, "118掳", "118", True, False)],
     "closeness": [(1e-2, "3.15", "3.14", False, True), (1e-9, "0.33333333", "1/3", True, False)],
 }
 
@@ -66,6 +67,7 @@ OVERRIDES = {
     ("olympiadbench", "percent"): ("\\boxed{50}", "0.5"),
     ("math", "percent"): ("\\boxed{28\\%}", "28 cm"),
     ("math", "chinese"): ("\\boxed{145度}", "145"),
+    ("math", "mojibake"): ("\\boxed{118掳}", "118"),
     ("qwen_math", "percent"): ("\\boxed{0.25}", "25\\%"),
     ("qwen_math", "units"): ("\\boxed{5 miles}", "5 meters"),
     ("qwen_math", "brackets"): ("\\boxed{[1,2]}", "(1,2)"),
@@ -98,8 +100,11 @@ def test_each_setting_of_a_profile_decides_a_verdict(monkeypatch):
 
 def test_where_an_answer_is_looked_for_is_a_policy():
     text = "<answer>3</answer> so \\boxed{4}, and the answer is 5"
-    found = {source: extract(text, profile=replace(GENERIC, sources=(source,))) for source in ("box", "phrase")}
-    assert [one and one.answer for one in found.values()] == ["4", "5"]
+    sources = ("answer_tag", "box", "phrase")
+    found = {source: extract(text, profile=replace(GENERIC, sources=(source,))) for source in sources}
+    assert [one and one.answer for one in found.values()] == ["3", "4", "5"]
+    assert verify(text, Question(target="3", profile="r1v")).correct
+    assert verify(text, Question(target="4")).correct
     open_box = replace(GENERIC, unclosed_box=True)
     assert extract("so \\boxed{4", profile=GENERIC) is None
     cut = extract("first \\boxed{3}, so \\boxed{4", profile=open_box)
