@@ -173,11 +173,9 @@ def _form_of_target(target: str, answer: str, kind: AnswerKind, profile: Profile
     if form.unit or kind in NUMERIC_KINDS or read_number(form.body):
         return form
     as_quantity = normal_form(target, numeric=True, profile=profile)
-    if as_quantity.unit is None:
-        return form
     beside = normal_form(answer, numeric=True, profile=profile)
     are_numbers = read_number(as_quantity.body) and read_number(beside.body)
-    return as_quantity if beside.unit or are_numbers else form
+    return as_quantity if are_numbers or (as_quantity.unit and beside.unit) else form
 
 
 def _converted(answer: Form, target: Form, profile: Profile) -> tuple[str, str] | None:

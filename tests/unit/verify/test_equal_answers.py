@@ -26,6 +26,8 @@ TEXTS_BESIDE_A_VALUE = [
     ("\\text{The distance is } 5", "5", True),
     ("\\text{The distance is } 6", "5", False),
     ("\\text{The distance is not } 5", "5", False),
+    ("5", "\\text{The distance is } 5", True),
+    ("6", "\\text{The distance is } 5", False),
     ("The largest $n$ is 34", "34", True),
     ("5\\\\", "5", True),
     ("5;", "5", True),
