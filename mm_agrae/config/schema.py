@@ -79,7 +79,9 @@ class DataSource(Section):
         description="canonical: a folder written by this project; otherwise the name of the data processor that reads "
         "the set, see `mm-agrae data list`.",
     )
-    path: str = Field(description="Folder, parquet file or hub id.")
+    path: str = Field(
+        description="Folder, file or hub id. A hub id takes the newest revision: convert the set to pin one."
+    )
     split: str = Field(default="train", description="Split to read.")
     limit: PositiveInt | None = Field(default=None, description="Use the first so many problems; null uses all.")
     families: tuple[str, ...] = Field(
