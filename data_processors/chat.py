@@ -7,21 +7,14 @@ off.
 from __future__ import annotations
 
 from data_processors.conversion.cells import text_of
-from data_processors.conversion.description import Description, Drop, Row
+from data_processors.conversion.description import Drop, Row, own_layout
 from data_processors.conversion.messages import plain_answer, read_prompt
 from mm_agrae.records import Sample
 
-DESCRIPTION = Description(
-    name="chat",
-    title="Your own: chat messages (TRL)",
-    hub_id="",
-    licence="your own",
-    splits={},
-    uses=("training", "benchmark"),
-    profile="generic",
-    rows="",
+DESCRIPTION = own_layout(
+    "chat",
+    "Your own: chat messages (TRL)",
     required=("prompt",),
-    archives=("*.zip",),
     note="Columns prompt, images or image, and answer, solution or ground_truth.",
 )
 ANSWERS = ("answer", "solution", "ground_truth")

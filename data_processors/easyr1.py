@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from data_processors.conversion.cells import images_of, one_mark_per_image, text_of
-from data_processors.conversion.description import Description, Drop, Row
+from data_processors.conversion.description import Drop, Row, own_layout
 from data_processors.conversion.messages import plain_answer
 from mm_agrae.records import Sample
 
-DESCRIPTION = Description(
-    name="easyr1",
-    title="Your own: images, problem, answer (EasyR1)",
-    hub_id="",
-    licence="your own",
-    splits={},
-    uses=("training", "benchmark"),
-    profile="generic",
-    rows="",
+DESCRIPTION = own_layout(
+    "easyr1",
+    "Your own: images, problem, answer (EasyR1)",
     required=("problem", "answer"),
-    archives=("*.zip",),
     note="Columns problem, answer and, unless all rows are text, images.",
 )
 

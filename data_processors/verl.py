@@ -10,21 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_processors.conversion.cells import last_box, text_of
-from data_processors.conversion.description import Description, Drop, Row
+from data_processors.conversion.description import Drop, Row, own_layout
 from data_processors.conversion.messages import plain_answer, read_prompt
 from mm_agrae.records import Sample
 
-DESCRIPTION = Description(
-    name="verl",
-    title="Your own: prompt, reward_model (verl)",
-    hub_id="",
-    licence="your own",
-    splits={},
-    uses=("training", "benchmark"),
-    profile="generic",
-    rows="",
+DESCRIPTION = own_layout(
+    "verl",
+    "Your own: prompt, reward_model (verl)",
     required=("prompt", "reward_model"),
-    archives=("*.zip",),
     note="Columns prompt, reward_model with ground_truth, and where there are any data_source and images.",
 )
 

@@ -28,9 +28,8 @@ from mm_agrae.data.dataset import open_dataset
 from mm_agrae.data.images import encode_png
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.render import render
-from mm_agrae.policy.tiny import build_model_folder
+from mm_agrae.policy.tiny import build_model_folder, corpus_of
 from mm_agrae.prompts import make_prompt
-from mm_agrae.prompts.texts import INSTRUCTIONS
 from mm_agrae.records import RenderedPrompt, Sample
 
 torch.set_num_threads(1)
@@ -69,8 +68,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, gym_folder: Path) -> 
     def build(architecture: str) -> Path:
         folder = root / architecture
         if not folder.exists():
-            corpus = [f"{sample.question}\n{sample.solution}" for sample in open_dataset(gym_folder, "train")]
-            corpus += [text for text in INSTRUCTIONS.values() if text]
+            corpus = corpus_of(open_dataset(gym_folder, "train"))
             build_model_folder(folder, architecture=architecture, size="tiny", corpus=corpus, seed=0)
         return folder
 

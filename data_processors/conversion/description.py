@@ -62,6 +62,23 @@ class Description:
     note: str = ""
 
 
+def own_layout(name: str, title: str, *, required: tuple[str, ...], note: str) -> Description:
+    """The description of a layout of users' own files: any split, any use, the general scoring profile."""
+    return Description(
+        name=name,
+        title=title,
+        hub_id="",
+        licence="your own",
+        splits={},
+        uses=("training", "benchmark"),
+        profile="generic",
+        rows="",
+        required=required,
+        archives=("*.zip",),
+        note=note,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One raw row and where it stands.

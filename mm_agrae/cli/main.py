@@ -86,13 +86,9 @@ def tiny(
 ) -> None:
     """Build an embedded model: a real Qwen architecture with random weights and a tokenizer of its own."""
     from mm_agrae.data.dataset import open_dataset
-    from mm_agrae.policy.tiny import build_model_folder
-    from mm_agrae.prompts.texts import INSTRUCTIONS
+    from mm_agrae.policy.tiny import build_model_folder, corpus_of
 
-    samples = open_dataset(data, "train")
-    corpus = [f"{sample.question}\n{sample.solution or ''}" for sample in samples]
-    # These two only: with every further text the tokenizer would learn other words, and the same seed end elsewhere.
-    corpus += [text for name in ("boxed", "think_boxed") if (text := INSTRUCTIONS[name])]
+    corpus = corpus_of(open_dataset(data, "train"))
     count = build_model_folder(out, architecture=architecture, size=size, corpus=corpus, seed=seed)
     say(f"model: {out} ({count / 1e6:.2f} M parameters)")
 

@@ -16,6 +16,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.hugging_face import transformers
+from mm_agrae.prompts.texts import INSTRUCTIONS
+from mm_agrae.records import Sample
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3")
 
@@ -108,6 +110,13 @@ SIZES: dict[str, Size] = {
         vocab=4096,
     ),
 }
+
+
+def corpus_of(samples: Iterable[Sample]) -> list[str]:
+    """The texts that an embedded tokenizer learns its words from: questions, solutions and two instructions."""
+    corpus = [f"{sample.question}\n{sample.solution or ''}" for sample in samples]
+    # These two only: with every further text it would learn other words, and the same seed end elsewhere.
+    return corpus + [text for name in ("boxed", "think_boxed") if (text := INSTRUCTIONS[name])]
 
 
 def build_model_folder(out: Path, *, architecture: str, size: str, corpus: Iterable[str], seed: int) -> int:

@@ -133,7 +133,7 @@ def close(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     scale = max(float(tensor.abs().max()) for tensor in expected)
     assert scale > 0
     for one, other in zip(actual, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=5e-6 * scale)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * scale)
 
 
 def fresh(policy: Policy) -> Policy:
