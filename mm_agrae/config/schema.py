@@ -200,6 +200,11 @@ class TrainConfig(Section):
     micro_batch_tokens: PositiveInt = Field(
         default=16384, description="Token budget of one forward pass, padding included; changes memory and speed only."
     )
+    share_prompts: bool = Field(
+        default=True,
+        description="Compute a prompt and its images once for all completions of its group; false repeats them, for "
+        "comparison: the same numbers, G times the work.",
+    )
     checkpoint_every: NonNegativeInt = Field(
         default=50, description="Steps between checkpoints; 0 saves only at the end."
     )

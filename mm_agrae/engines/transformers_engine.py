@@ -21,6 +21,7 @@ from mm_agrae.errors import EngineError
 from mm_agrae.policy.forward import logits_of
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.vision import image_inputs
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
 
 # Copying the cache without its finished rows costs about one decoding step; it pays once this share is finished.
@@ -151,17 +152,14 @@ def _prefill(policy: Policy, prompts: Sequence[RenderedPrompt]) -> tuple[Tensor,
         positions[:, index, start:] = prompt.position_ids
         if prompt.mm_token_type_ids is not None:
             types[index, start:] = prompt.mm_token_type_ids
-    inputs = {"input_ids": input_ids, "attention_mask": mask}
+    inputs: dict[str, Tensor] = {"input_ids": input_ids, "attention_mask": mask}
     inputs["position_ids"] = positions if num_position_rows > 1 else positions[0]
     if policy.sees:
         inputs["mm_token_type_ids"] = types
-    pixels = [prompt.pixel_values for prompt in prompts if prompt.pixel_values is not None]
-    grids = [prompt.image_grid_thw for prompt in prompts if prompt.image_grid_thw is not None]
-    if pixels:
-        inputs |= {"pixel_values": torch.cat(pixels), "image_grid_thw": torch.cat(grids)}
     cache = (Bf16Cache if policy.precision == "bf16" else transformers.DynamicCache)(config=policy.inner.config)
     on_device = {name: tensor.to(policy.device) for name, tensor in inputs.items()}
-    out = policy.backbone(**on_device, past_key_values=cache, use_cache=True)
+    images = image_inputs(policy, [prompt for prompt in prompts if prompt.pixel_values is not None])
+    out = policy.backbone(**on_device, **images, past_key_values=cache, use_cache=True)
     return out.last_hidden_state[:, -1], cache, mask.to(policy.device)
 
 

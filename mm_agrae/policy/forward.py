@@ -6,6 +6,7 @@ Shapes: K (position, target) pairs, H hidden width, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mm_agrae.policy.layout import Layout
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.vision import image_inputs
 
 # Pairs per piece of the head: bounds the logits alive at a time to this many rows of the vocabulary.
 HEAD_CHUNK = 1024
@@ -42,7 +44,7 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_g
     layout = layout.to(policy.device)
     with policy.arithmetic():
         hidden = hidden_states(policy, layout)
-        picked = hidden.reshape(-1, hidden.shape[-1])[layout.sources]  # [K, H]
+        picked = hidden[0, layout.sources]  # [K, H]
         pieces = [
             _score_chunk(policy, states, targets, temperature, entropy_gradient)
             for states, targets in zip(picked.split(HEAD_CHUNK), layout.targets.split(HEAD_CHUNK), strict=True)
@@ -53,13 +55,18 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_g
     )
 
 
-def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "B T H"]:
+def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "1 T H"]:
     """Last hidden states of the rows."""
-    inputs = {"input_ids": layout.input_ids, "attention_mask": layout.mask, "position_ids": layout.position_ids}
+    inputs: dict[str, Any] = {
+        "input_ids": layout.input_ids,
+        "position_ids": layout.position_ids,
+        # Four dimensions keep transformers from making a mask of its own, which would cut the row at every position
+        # that does not follow the one before.
+        "attention_mask": layout.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool),
+        "attention": layout.attention,
+    } | image_inputs(policy, layout.pictured)
     if layout.mm_token_type_ids is not None:
         inputs["mm_token_type_ids"] = layout.mm_token_type_ids
-    if layout.pixel_values is not None and layout.image_grid_thw is not None:
-        inputs |= {"pixel_values": layout.pixel_values, "image_grid_thw": layout.image_grid_thw}
     with policy.recomputing():
         return policy.backbone(**inputs, use_cache=False).last_hidden_state
 

@@ -1,21 +1,23 @@
-"""Rows of [prompt | completion 1 | ... | completion n]: the prompt and its image stand once for all its completions.
+"""One row of groups [prompt | completion 1 | ... | completion n]: prompt and image stand once for all completions.
 
 A completion attends to its prompt and to itself, and its positions restart after the prompt, so every number equals the
 one of [prompt | completion] alone. The gradient of the shared prompt is the sum over its completions, which is the sum
 that separate copies would give. A row of one completion is the ordinary layout.
 
-Shapes: B rows, T tokens of the longest row, K (position, target) pairs, R position rows, N patches, I images.
+Shapes: T tokens of all rows together, K (position, target) pairs, R position rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from mm_agrae.policy.grouped import AttentionPlan, plan_attention
 from mm_agrae.records import RenderedPrompt
 
 
@@ -40,82 +42,86 @@ class Row:
         return len(self.prompt.token_ids) + sum(map(len, self.completions))
 
 
+def one_by_one(row: Row) -> list[Row]:
+    """The same completions, each with a prompt of its own."""
+    return [
+        replace(row, completions=(completion,), first=place)
+        for place, completion in enumerate(row.completions, start=row.first)
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Rows as the tensors of one forward pass.
+    """Rows end to end, without padding, as the tensors of one forward pass.
 
     Attributes:
-        input_ids: [B, T].
-        mask: [B, 1, T, T], True where the first position may attend to the second.
-        position_ids: [3, B, T] for multimodal rotary positions, else [B, T].
-        mm_token_type_ids: [B, T]; None for a text model.
-        pixel_values, image_grid_thw: Of all images of the rows, each once; None without images.
-        sources: [K] index into the flattened [B * T] whose hidden state predicts the target.
+        input_ids: [1, T].
+        attention: Which tokens attend to which.
+        position_ids: [3, 1, T] for multimodal rotary positions, else [1, T].
+        mm_token_type_ids: [1, T]; None for a text model.
+        pictured: The prompts with images, in the order of the row.
+        sources: [K] token whose hidden state predicts the target.
         targets: [K] token ids of all completions, row by row, completion by completion.
     """
 
-    input_ids: Int[Tensor, "B T"]
-    mask: Bool[Tensor, "B 1 T T"]
+    input_ids: Int[Tensor, "1 T"]
+    attention: AttentionPlan
     position_ids: Tensor
-    mm_token_type_ids: Int[Tensor, "B T"] | None
-    pixel_values: Float[Tensor, "N D"] | None
-    image_grid_thw: Int[Tensor, "I 3"] | None
+    mm_token_type_ids: Int[Tensor, "1 T"] | None
+    pictured: tuple[RenderedPrompt, ...]
     sources: Int[Tensor, " K"]
     targets: Int[Tensor, " K"]
 
     def to(self, device: torch.device) -> Layout:
-        moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-        return Layout(**moved)
+        """The same on a device; images are moved where they are encoded."""
+        types = self.mm_token_type_ids
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention=self.attention.to(device, non_blocking=True),
+            position_ids=self.position_ids.to(device, non_blocking=True),
+            mm_token_type_ids=None if types is None else types.to(device, non_blocking=True),
+            sources=self.sources.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+        )
 
 
 def make_layout(rows: Sequence[Row]) -> Layout:
-    """Lay rows out side by side, padded on the right with id 0: nothing attends to padding, and nobody reads it.
+    """Lay rows end to end.
 
     Raises:
         ValueError: If there are no rows.
     """
     if not rows:
         raise ValueError("there are 0 rows, but a layout needs at least one.")
-    width = max(row.num_tokens for row in rows)
-    num_position_rows = rows[0].prompt.position_ids.shape[0]
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    position_ids = torch.zeros(num_position_rows, len(rows), width, dtype=torch.long)
-    segments = torch.full((len(rows), width), -1)
-    sources: list[Tensor] = []
-    for index, row in enumerate(rows):
-        ids, positions, segment = _flatten(row)
-        input_ids[index, : len(ids)] = ids
-        position_ids[:, index, : len(ids)] = positions
-        segments[index, : len(ids)] = segment
-        sources.append(_sources(row) + index * width)
+    ids, positions = zip(*map(_flatten, rows), strict=True)
+    starts = [0, *accumulate(row.num_tokens for row in rows)]
+    position_ids = torch.cat(positions, dim=1)[:, None]  # [R, 1, T]
     targets = [token for row in rows for completion in row.completions for token in completion]
     return Layout(
-        input_ids=input_ids,
-        mask=_mask(segments),
-        position_ids=position_ids if num_position_rows > 1 else position_ids[0],
-        mm_token_type_ids=_types(rows, width),
-        pixel_values=_concatenate([row.prompt.pixel_values for row in rows]),
-        image_grid_thw=_concatenate([row.prompt.image_grid_thw for row in rows]),
-        sources=torch.cat(sources),
+        input_ids=torch.cat(ids)[None],
+        attention=plan_attention(
+            [len(row.prompt.token_ids) for row in rows],
+            [[len(completion) for completion in row.completions] for row in rows],
+        ),
+        position_ids=position_ids if len(position_ids) > 1 else position_ids[0],
+        mm_token_type_ids=_types(rows),
+        pictured=tuple(row.prompt for row in rows if row.prompt.pixel_values is not None),
+        sources=torch.cat([_sources(row) + start for row, start in zip(rows, starts, strict=False)]),
         targets=torch.tensor(targets, dtype=torch.long),
     )
 
 
-def _flatten(row: Row) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids [T], positions [R, T] and segments [T] of a row; segment 0 is the prompt."""
+def _flatten(row: Row) -> tuple[Tensor, Tensor]:
+    """Ids [T] and positions [R, T] of a row."""
     prompt = row.prompt
     ids = list(prompt.token_ids)
-    segments = [0] * len(ids)
     positions = [prompt.position_ids]
-    for number, completion in enumerate(row.completions, start=1):
+    for completion in row.completions:
         ids.extend(completion)
-        segments.extend([number] * len(completion))
         steps = torch.arange(len(completion)) + prompt.next_position
         positions.append(steps.expand(prompt.position_ids.shape[0], -1))
-    return torch.tensor(ids), torch.cat(positions, dim=1), torch.tensor(segments)
+    return torch.tensor(ids), torch.cat(positions, dim=1)
 
 
 def _sources(row: Row) -> Tensor:
@@ -131,25 +137,12 @@ def _sources(row: Row) -> Tensor:
     return torch.cat(pieces)
 
 
-def _mask(segments: Tensor) -> Tensor:
-    """[B, T] segments -> [B, 1, T, T]: earlier positions of the prompt and of the own completion."""
-    query, key = segments[:, :, None], segments[:, None, :]
-    earlier = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
-    allowed = earlier & ((key == 0) | (key == query)) & (key >= 0)
-    # Softmax over nothing is not a number; padding attends to itself, and nobody reads it.
-    return (allowed | torch.eye(segments.shape[1], dtype=torch.bool))[:, None]
-
-
-def _types(rows: Sequence[Row], width: int) -> Tensor | None:
+def _types(rows: Sequence[Row]) -> Tensor | None:
     if rows[0].prompt.mm_token_type_ids is None:
         return None
-    types = torch.zeros(len(rows), width, dtype=torch.long)
-    for index, row in enumerate(rows):
+    types = []
+    for row in rows:
         assert row.prompt.mm_token_type_ids is not None
-        types[index, : len(row.prompt.token_ids)] = row.prompt.mm_token_type_ids
-    return types
-
-
-def _concatenate(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(present) if present else None
+        types.append(row.prompt.mm_token_type_ids)
+        types.append(torch.zeros(row.num_tokens - len(row.prompt.token_ids), dtype=torch.long))
+    return torch.cat(types)[None]

@@ -14,6 +14,7 @@ from torch import nn
 
 from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
+from mm_agrae.policy.attention import LANGUAGE_ATTENTION
 from mm_agrae.policy.hugging_face import transformers
 
 # The families whose vision layout (one placeholder per merged patch, three rotary rows) this code speaks.
@@ -296,7 +297,11 @@ def _check_family(config: Any, sees: bool) -> None:
 def _load_model(path: str, sees: bool) -> Any:
     auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     try:
-        return auto.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+        return auto.from_pretrained(
+            path,
+            dtype=torch.float32,
+            attn_implementation={"": LANGUAGE_ATTENTION, "text_config": LANGUAGE_ATTENTION, "vision_config": "sdpa"},
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"model.path {path!r} has a configuration but no model that can be loaded: {error}\n"

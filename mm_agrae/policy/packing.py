@@ -9,22 +9,25 @@ from mm_agrae.policy.layout import Row
 
 
 def pack(rows: Sequence[Row], *, max_tokens: int) -> list[list[Row]]:
-    """Rows of similar length together, longest first; padding counts as tokens.
+    """Longest first, each into the first micro-batch that has room.
 
     A row over the budget is cut between completions, each piece with the prompt before it; a single completion over the
     budget stands alone, because cutting it is not possible.
 
     Args:
         rows: One row per group.
-        max_tokens: Rows times longest row of a micro-batch stays at or below this.
+        max_tokens: The tokens of a micro-batch, each prompt counted once, stay at or below this.
     """
     pieces = sorted((piece for row in rows for piece in _cut(row, max_tokens)), key=lambda row: -row.num_tokens)
     batches: list[list[Row]] = []
+    room: list[int] = []
     for piece in pieces:
-        if batches and batches[-1][0].num_tokens * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(piece)
-        else:
-            batches.append([piece])
+        place = next((number for number, left in enumerate(room) if left >= piece.num_tokens), len(batches))
+        if place == len(batches):
+            batches.append([])
+            room.append(max_tokens)
+        batches[place].append(piece)
+        room[place] -= piece.num_tokens
     return batches
 
 

@@ -20,7 +20,7 @@ from mm_agrae.algorithms import Tokens, k3
 from mm_agrae.config.schema import TrainConfig
 from mm_agrae.estimator import Algorithm
 from mm_agrae.policy.forward import score
-from mm_agrae.policy.layout import Row, make_layout
+from mm_agrae.policy.layout import Row, make_layout, one_by_one
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.optim import learning_rate, optimizer_step
 from mm_agrae.policy.packing import pack
@@ -76,7 +76,7 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
     num_updates = learner.config.updates_per_rollout
     minibatches = torch.arange(batch.lengths.shape[0]).chunk(num_updates)
     tally = _Tally(learner.policy.device)
-    rows = [_rows(batch, set(minibatch.tolist()), learner.algorithm) for minibatch in minibatches]
+    rows = [_rows(learner, batch, set(minibatch.tolist())) for minibatch in minibatches]
     # The first update starts from the sampling policy itself; only later ones need its log-probabilities kept.
     started = time.perf_counter()
     old = _old_logprobs(learner, [row for later in rows[1:] for row in later])
@@ -100,17 +100,18 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
     }
 
 
-def _rows(batch: Experience, minibatch: set[int], algorithm: Algorithm) -> list[Row]:
+def _rows(learner: Learner, batch: Experience, minibatch: set[int]) -> list[Row]:
     """This rank's groups of a minibatch, without those whose gradient is exactly 0."""
-    return [
+    rows = [
         Row(
             prompt=group.prompt,
             completions=tuple(rollout.completion.token_ids for rollout in group.rollouts),
             group=row,
         )
         for row, group in zip(batch.rows, batch.groups, strict=True)
-        if row in minibatch and _has_gradient(batch, row, algorithm)
+        if row in minibatch and _has_gradient(batch, row, learner.algorithm)
     ]
+    return rows if learner.config.share_prompts else [single for row in rows for single in one_by_one(row)]
 
 
 def _has_gradient(batch: Experience, row: int, algorithm: Algorithm) -> bool:

@@ -61,6 +61,9 @@ DOORS = {
     "jinja2": {"report/"},
 }
 
+# Called by another library, which decides the keywords and adds new ones.
+FOREIGN_SIGNATURES = {"language_attention"}
+
 
 def place(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
@@ -181,5 +184,6 @@ def test_sizes_and_names(path: Path) -> None:
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"bare except in line {node.lineno}"
         if isinstance(node, ast.FunctionDef):
-            assert node.args.kwarg is None, f"{node.name} takes **{node.args.kwarg}"
+            allowed = node.name in FOREIGN_SIGNATURES
+            assert allowed or node.args.kwarg is None, f"{node.name} takes arbitrary keywords"
             assert node.end_lineno - node.lineno < 100, f"{node.name} is too long"

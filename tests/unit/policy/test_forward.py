@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mm_agrae.policy import forward
 from mm_agrae.policy.forward import score
+from mm_agrae.policy.grouped import plan_attention
 from mm_agrae.policy.layout import Layout, Row, make_layout
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.tiny import ARCHITECTURES
@@ -138,16 +139,15 @@ def test_positions_that_run_on_through_the_group_would_be_seen(policy: Policy, r
     assert float((wrong[3:] - right[3:]).detach().abs().max()) > 1e-3
 
 
-def test_a_mask_that_lets_completions_see_each_other_would_be_seen(policy: Policy, rendered: Rendered) -> None:
+def test_a_plan_that_lets_completions_see_each_other_would_be_seen(policy: Policy, rendered: Rendered) -> None:
     rows = [replace(make_rows(policy, rendered)[0], completions=((40, 41, 42), (43, 44, 45)))]
     layout = laid_out(policy, rows)
-    size = layout.mask.shape[-1]
-    causal = torch.ones(size, size, dtype=torch.bool).tril().expand_as(layout.mask)
-    right, wrong = (score(policy, made).logprobs for made in (layout, replace(layout, mask=causal)))
+    as_one = plan_attention([len(rows[0].prompt.token_ids)], [[6]])
+    right, wrong = (score(policy, made).logprobs for made in (layout, replace(layout, attention=as_one)))
     assert float((wrong[3:] - right[3:]).detach().abs().max()) > 1e-3
 
 
-def test_padding_changes_nothing(sees: Policy, rendered: Rendered) -> None:
+def test_neighbours_in_a_row_change_nothing(sees: Policy, rendered: Rendered) -> None:
     short, long = Row(prompt=rendered(sees, (32, 32)), completions=RAGGED), make_rows(sees, rendered)[1]
     expected = score(sees, laid_out(sees, [short])).logprobs
     padded = score(sees, laid_out(sees, [short, replace(long, completions=((40,) * 60,))])).logprobs

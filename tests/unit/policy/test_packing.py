@@ -35,7 +35,7 @@ def test_the_budget_holds_and_nothing_is_lost(groups: list[tuple[int, list[int]]
     batches = pack(rows, max_tokens=budget)
     found: Counter[tuple[int, int, tuple[int, ...]]] = Counter()
     for batch in batches:
-        used = len(batch) * max(piece.num_tokens for piece in batch)
+        used = sum(piece.num_tokens for piece in batch)
         lone = len(batch) == 1 and len(batch[0].completions) <= 1 + sum(not c for c in batch[0].completions)
         assert used <= budget or lone
         for piece in batch:
@@ -59,7 +59,7 @@ def test_a_row_is_cut_between_completions() -> None:
     assert all(piece.prompt is row.prompt and piece.group == 3 for piece in pieces)
 
 
-def test_rows_of_similar_length_share_a_batch() -> None:
+def test_the_longest_come_first_and_short_ones_fill_what_is_left() -> None:
     rows = [make_row(0, 2, [2]), make_row(1, 2, [18]), make_row(2, 2, [3]), make_row(3, 2, [17])]
     batches = pack(rows, max_tokens=40)
     assert [[piece.group for piece in batch] for batch in batches] == [[1, 3], [2, 0]]

@@ -164,7 +164,7 @@ def test_packing_and_order_change_nothing(policy, world, prompts, gradients, pre
 def test_the_small_budget_really_tears_groups(policy, world, prompts):
     of = learner(policy, world, train={"micro_batch_tokens": 30})
     batch = batch_of(of, prompts)
-    rows = update_module._rows(batch, {0, 1, 2, 3}, of.algorithm)
+    rows = update_module._rows(of, batch, {0, 1, 2, 3})
     pieces = update_module.pack(rows, max_tokens=30)
     assert len(pieces) > len(rows) == 2
 
