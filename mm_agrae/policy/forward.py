@@ -5,6 +5,7 @@ Shapes: K (position, target) pairs, H hidden width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mm_agrae.policy.layout import Layout
+from mm_agrae.policy.layout import Layout, Row, make_layout
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.vision import image_inputs
 
@@ -27,6 +28,15 @@ class TokenScores:
 
     logprobs: Float[Tensor, " K"]
     entropy: Float[Tensor, " K"]
+
+
+def lay_out(policy: Policy, rows: Sequence[Row]) -> Layout:
+    """The tensors of one forward pass over these rows, in the layout that the model can serve.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    return make_layout(rows)
 
 
 def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenScores:

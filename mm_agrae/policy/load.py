@@ -42,6 +42,8 @@ class Policy:
         banned_token_ids: Ids that are never sampled and have probability 0 in training too.
         eos_token_ids: Ids that end a completion.
         precision: Arithmetic of forward and backward.
+        shares_prompts: Whether the completions of a group can be computed beside one copy of their prompt. A model that
+            cannot is given every completion with a prompt of its own.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class Policy:
     banned_token_ids: tuple[int, ...]
     eos_token_ids: tuple[int, ...]
     precision: str
+    shares_prompts: bool = True
 
     @property
     def device(self) -> torch.device:
