@@ -1,20 +1,19 @@
 """Log-probabilities of completions under the policy, without ever holding logits of a whole batch.
 
-Shapes: K (position, target) pairs, H hidden width, V vocabulary.
+Shapes: B lines, T tokens of a line, K (position, target) pairs, H hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mm_agrae.policy.layout import Layout, Row, make_layout
+from mm_agrae.policy.layout import Layout, Row, make_layout, make_padded_layout
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.vision import image_inputs
 
@@ -36,7 +35,7 @@ def lay_out(policy: Policy, rows: Sequence[Row]) -> Layout:
     Raises:
         ValueError: If there are no rows.
     """
-    return make_layout(rows)
+    return make_layout(rows) if policy.shares_prompts else make_padded_layout(rows)
 
 
 def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenScores:
@@ -54,7 +53,7 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_g
     layout = layout.to(policy.device)
     with policy.arithmetic():
         hidden = hidden_states(policy, layout)
-        picked = hidden[0, layout.sources]  # [K, H]
+        picked = hidden.flatten(0, 1)[layout.sources]  # [K, H]
         pieces = [
             _score_chunk(policy, states, targets, temperature, entropy_gradient)
             for states, targets in zip(picked.split(HEAD_CHUNK), layout.targets.split(HEAD_CHUNK), strict=True)
@@ -65,18 +64,9 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_g
     )
 
 
-def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "1 T H"]:
-    """Last hidden states of the rows."""
-    inputs: dict[str, Any] = {
-        "input_ids": layout.input_ids,
-        "position_ids": layout.position_ids,
-        # Four dimensions keep transformers from making a mask of its own, which would cut the row at every position
-        # that does not follow the one before.
-        "attention_mask": layout.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool),
-        "attention": layout.attention,
-    } | image_inputs(policy, layout.pictured)
-    if layout.mm_token_type_ids is not None:
-        inputs["mm_token_type_ids"] = layout.mm_token_type_ids
+def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "B T H"]:
+    """Last hidden states of the lines."""
+    inputs = layout.inputs() | image_inputs(policy, layout.pictured)
     with policy.recomputing():
         return policy.backbone(**inputs, use_cache=False).last_hidden_state
 

@@ -4,7 +4,10 @@ A completion attends to its prompt and to itself, and its positions restart afte
 one of [prompt | completion] alone. The gradient of the shared prompt is the sum over its completions, which is the sum
 that separate copies would give. A row of one completion is the ordinary layout.
 
-Shapes: T tokens of all rows together, K (position, target) pairs, R position rows.
+Models that cannot fork after a prompt (a window over the last tokens, a recurrent state) get one line
+[prompt | completion] per completion, padded at its end, where no causal layer looks.
+
+Shapes: B lines (1 of groups laid end to end), T tokens of a line, K (position, target) pairs, R position rows.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mm_agrae.policy.grouped import AttentionPlan, plan_attention
 from mm_agrae.records import RenderedPrompt
@@ -52,25 +57,40 @@ def one_by_one(row: Row) -> list[Row]:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Rows end to end, without padding, as the tensors of one forward pass.
+    """Rows as the tensors of one forward pass: end to end without padding, or one completion per line.
 
     Attributes:
-        input_ids: [1, T].
-        attention: Which tokens attend to which.
-        position_ids: [3, 1, T] for multimodal rotary positions, else [1, T].
-        mm_token_type_ids: [1, T]; None for a text model.
-        pictured: The prompts with images, in the order of the row.
-        sources: [K] token whose hidden state predicts the target.
+        input_ids: [B, T].
+        attention: Which tokens attend to which; of padded lines the mask [B, T], 1 at real tokens, for the model's own
+            attention.
+        position_ids: [3, B, T] for multimodal rotary positions, else [B, T].
+        mm_token_type_ids: [B, T]; None for a text model.
+        pictured: The prompts with images, in the order of the tokens.
+        sources: [K] token whose hidden state predicts the target, counted through all lines.
         targets: [K] token ids of all completions, row by row, completion by completion.
     """
 
-    input_ids: Int[Tensor, "1 T"]
-    attention: AttentionPlan
+    input_ids: Int[Tensor, "B T"]
+    attention: AttentionPlan | Int[Tensor, "B T"]
     position_ids: Tensor
-    mm_token_type_ids: Int[Tensor, "1 T"] | None
+    mm_token_type_ids: Int[Tensor, "B T"] | None
     pictured: tuple[RenderedPrompt, ...]
     sources: Int[Tensor, " K"]
     targets: Int[Tensor, " K"]
+
+    def inputs(self) -> dict[str, Any]:
+        """Keyword arguments of the backbone, without the images."""
+        inputs: dict[str, Any] = {"input_ids": self.input_ids, "position_ids": self.position_ids}
+        if isinstance(self.attention, Tensor):
+            inputs["attention_mask"] = self.attention
+        else:
+            # Four dimensions keep transformers from making a mask of its own, which would cut the row at every position
+            # that does not follow the one before.
+            inputs["attention_mask"] = self.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)
+            inputs["attention"] = self.attention
+        if self.mm_token_type_ids is not None:
+            inputs["mm_token_type_ids"] = self.mm_token_type_ids
+        return inputs
 
     def to(self, device: torch.device) -> Layout:
         """The same on a device; images are moved where they are encoded."""
@@ -109,6 +129,32 @@ def make_layout(rows: Sequence[Row]) -> Layout:
         pictured=tuple(row.prompt for row in rows if row.prompt.pixel_values is not None),
         sources=torch.cat([_sources(row) + start for row, start in zip(rows, starts, strict=False)]),
         targets=torch.tensor(targets, dtype=torch.long),
+    )
+
+
+def make_padded_layout(rows: Sequence[Row]) -> Layout:
+    """Every completion on a line of its own, with its own copy of the prompt and its images.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    if not rows:
+        raise ValueError("there are 0 rows, but a layout needs at least one.")
+    lines = [line for row in rows for line in one_by_one(row)]
+    ids, positions = zip(*map(_flatten, lines), strict=True)
+    input_ids = pad_sequence(list(ids), batch_first=True)  # [B, T]
+    position_ids = pad_sequence([position.T for position in positions], batch_first=True).permute(2, 0, 1)
+    lengths = torch.tensor([line.num_tokens for line in lines])[:, None]
+    starts = range(0, input_ids.numel(), input_ids.shape[1])
+    types = [_types([line]) for line in lines]
+    return Layout(
+        input_ids=input_ids,
+        attention=(torch.arange(input_ids.shape[1]) < lengths).long(),
+        position_ids=position_ids if len(position_ids) > 1 else position_ids[0],
+        mm_token_type_ids=None if types[0] is None else pad_sequence([t[0] for t in types if t is not None], True),
+        pictured=tuple(line.prompt for line in lines if line.prompt.pixel_values is not None),
+        sources=torch.cat([_sources(line) + start for line, start in zip(lines, starts, strict=True)]),
+        targets=torch.tensor([token for line in lines for token in line.completions[0]], dtype=torch.long),
     )
 
 
