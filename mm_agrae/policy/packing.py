@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from mm_agrae.config.schema import TrainConfig
 from mm_agrae.policy.layout import Row
 
 
-def pack(rows: Sequence[Row], *, max_tokens: int) -> list[list[Row]]:
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What one forward pass may hold. Every bound changes memory and speed only.
+
+    Attributes:
+        tokens: Tokens of prompts and completions, each prompt counted once.
+    """
+
+    tokens: int
+
+
+def budget_of(config: TrainConfig) -> Budget:
+    """The budget that the settings name."""
+    return Budget(tokens=config.micro_batch_tokens)
+
+
+def pack(rows: Sequence[Row], budget: Budget) -> list[list[Row]]:
     """Longest first, each into the first micro-batch that has room.
 
     A row over the budget is cut between completions, each piece with the prompt before it; a single completion over the
@@ -16,8 +33,9 @@ def pack(rows: Sequence[Row], *, max_tokens: int) -> list[list[Row]]:
 
     Args:
         rows: One row per group.
-        max_tokens: The tokens of a micro-batch, each prompt counted once, stay at or below this.
+        budget: What a micro-batch may hold.
     """
+    max_tokens = budget.tokens
     pieces = sorted((piece for row in rows for piece in _cut(row, max_tokens)), key=lambda row: -row.num_tokens)
     batches: list[list[Row]] = []
     room: list[int] = []

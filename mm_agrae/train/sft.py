@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from mm_agrae.data.sampler import PromptSampler
 from mm_agrae.errors import DataError
 from mm_agrae.policy.feed import Feed
-from mm_agrae.policy.forward import score
-from mm_agrae.policy.layout import Row, make_layout
+from mm_agrae.policy.forward import TokenScores
+from mm_agrae.policy.gradient import differentiate
+from mm_agrae.policy.layout import Row
 from mm_agrae.policy.optim import learning_rate, optimizer_step
-from mm_agrae.policy.packing import pack
+from mm_agrae.policy.packing import budget_of, pack
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.train.session import Session
 
@@ -69,10 +71,13 @@ def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> 
     """One optimiser step on the mean over the global batch's tokens."""
     config, policy, world = session.config, session.policy, session.world
     sums = torch.zeros(1, dtype=torch.float64, device=policy.device)
-    for micro_batch in pack(rows, max_tokens=config.train.micro_batch_tokens):
-        loss = -score(policy, make_layout(micro_batch)).logprobs.sum() / num_tokens
-        loss.backward()
-        sums += loss.detach().double()
+    budget = budget_of(config.train)
+
+    def loss_of(rows: Sequence[Row], scores: TokenScores) -> Tensor:
+        return -scores.logprobs.sum() / num_tokens
+
+    for micro_batch in pack(rows, budget):
+        sums += differentiate(policy, micro_batch, loss_of, budget=budget).double()
     parameters = policy.trainable()
     world.sum_gradients(parameters)
     norm = optimizer_step(session.optimizer, parameters, lr=lr, max_grad_norm=config.sft.optim.max_grad_norm)

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,13 +20,17 @@ from torch import Tensor
 from mm_agrae.algorithms import Tokens, k3
 from mm_agrae.config.schema import TrainConfig
 from mm_agrae.estimator import Algorithm
-from mm_agrae.policy.forward import score
-from mm_agrae.policy.layout import Row, make_layout, one_by_one
+from mm_agrae.policy.forward import TokenScores
+from mm_agrae.policy.gradient import differentiate, score_rows
+from mm_agrae.policy.layout import Row, one_by_one
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.optim import learning_rate, optimizer_step
-from mm_agrae.policy.packing import pack
+from mm_agrae.policy.packing import Budget, budget_of, pack
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience
+
+# Log-probabilities of completions, by the group and the place in it.
+Kept = dict[tuple[int, int], Tensor]
 
 _SUMS = ("tokens", "loss", "entropy", "clip_low", "clip_high", "clip_dual", "ratio", "kl", "gap", "importance")
 
@@ -42,6 +47,21 @@ class Learner:
     temperature: float
     max_completion_tokens: int
     world: World
+
+    @property
+    def budget(self) -> Budget:
+        return budget_of(self.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What the loss of a micro-batch is made of, besides its scores; its figures go to the tally."""
+
+    batch: Experience
+    weights: Tensor
+    old: Kept
+    reference: Kept
+    tally: _Tally
 
 
 class _Tally:
@@ -84,9 +104,17 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
     norms, lr = [], 0.0
     for number, (minibatch, mine) in enumerate(zip(minibatches, rows, strict=True)):
         weights = _token_weights(learner, batch, minibatch)
-        for micro_batch in pack(mine, max_tokens=learner.config.micro_batch_tokens):
-            loss = _loss(learner, batch, micro_batch, weights, old, tally)
-            loss.backward()
+        for micro_batch in pack(mine, learner.budget):
+            reference = _reference_logprobs(learner, micro_batch)
+            terms = _Terms(batch=batch, weights=weights, old=old, reference=reference, tally=tally)
+            differentiate(
+                learner.policy,
+                micro_batch,
+                partial(_loss, learner, terms),
+                budget=learner.budget,
+                temperature=learner.temperature,
+                entropy_gradient=learner.algorithm.entropy_weight > 0,
+            )
         parameters = learner.policy.trainable()
         learner.world.sum_gradients(parameters)
         optim = learner.config.optim
@@ -135,42 +163,49 @@ def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Te
     return weights
 
 
-@torch.no_grad()
-def _old_logprobs(learner: Learner, rows: Sequence[Row]) -> dict[tuple[int, int], Tensor]:
-    """The sampling policy's log-probabilities, by the group and the first completion of each row."""
-    kept: dict[tuple[int, int], Tensor] = {}
-    for micro_batch in pack(rows, max_tokens=learner.config.micro_batch_tokens):
-        scores = score(learner.policy, make_layout(micro_batch), temperature=learner.temperature)
-        lengths = [sum(map(len, row.completions)) for row in micro_batch]
-        for row, logprobs in zip(micro_batch, scores.logprobs.split(lengths), strict=True):
-            kept[row.group, row.first] = logprobs
+def _old_logprobs(learner: Learner, rows: Sequence[Row]) -> Kept:
+    """The sampling policy's log-probabilities."""
+    kept: Kept = {}
+    for micro_batch in pack(rows, learner.budget):
+        kept |= _logprobs(learner, learner.policy, micro_batch)
     return kept
 
 
-def _loss(
-    learner: Learner,
-    batch: Experience,
-    rows: Sequence[Row],
-    weights: Tensor,
-    kept: dict[tuple[int, int], Tensor],
-    tally: _Tally,
-) -> Tensor:
-    """A micro-batch's part of the loss; its figures go to the tally."""
-    algorithm, device = learner.algorithm, learner.policy.device
-    scores = score(
-        learner.policy,
-        make_layout(rows),
-        temperature=learner.temperature,
-        entropy_gradient=algorithm.entropy_weight > 0,
+def _reference_logprobs(learner: Learner, rows: Sequence[Row]) -> Kept:
+    """The initial policy's log-probabilities, when the loss asks for them."""
+    if learner.reference is None:
+        return {}
+    if learner.reference is learner.policy:  # adapters: the initial policy is the same model without them
+        with learner.policy.without_adapters():
+            return _logprobs(learner, learner.policy, rows)
+    return _logprobs(learner, learner.reference, rows)
+
+
+def _logprobs(learner: Learner, policy: Policy, rows: Sequence[Row]) -> Kept:
+    scores = score_rows(policy, rows, budget=learner.budget, temperature=learner.temperature)
+    places = [(row.group, place) for row in rows for place, _ in enumerate(row.completions, start=row.first)]
+    lengths = [len(completion) for row in rows for completion in row.completions]
+    return dict(zip(places, scores.logprobs.split(lengths), strict=True))
+
+
+def _looked_up(kept: Kept, rows: Sequence[Row]) -> Tensor:
+    """[K], one per token in the order of the layout."""
+    return torch.cat(
+        [kept[row.group, place] for row in rows for place, _ in enumerate(row.completions, start=row.first)]
     )
+
+
+def _loss(learner: Learner, terms: _Terms, rows: Sequence[Row], scores: TokenScores) -> Tensor:
+    """A micro-batch's part of the loss; its figures go to the tally."""
+    algorithm, device, batch = learner.algorithm, learner.policy.device, terms.batch
     logprobs = scores.logprobs
-    is_first = (rows[0].group, rows[0].first) not in kept
-    old = logprobs.detach() if is_first else torch.cat([kept[row.group, row.first] for row in rows])
+    is_first = (rows[0].group, rows[0].first) not in terms.old
+    old = logprobs.detach() if is_first else _looked_up(terms.old, rows)
     rollout_logprobs = torch.tensor(_rollout_logprobs(batch, rows), device=device)
     sequences = _sequences(rows).to(device)
     advantages, low, high, token_weights = (
         _spread(matrix, rows).to(device, torch.float32)
-        for matrix in (batch.estimate.advantages, batch.estimate.bounds.low, batch.estimate.bounds.high, weights)
+        for matrix in (batch.estimate.advantages, batch.estimate.bounds.low, batch.estimate.bounds.high, terms.weights)
     )
     token_loss = algorithm.loss(
         Tokens(logprobs=logprobs, old_logprobs=old, advantages=advantages, low=low, high=high, sequences=sequences)
@@ -180,7 +215,7 @@ def _loss(
         importance = algorithm.correction(old, rollout_logprobs, sequences)
         losses = losses * importance
     if learner.reference is not None:
-        divergence = k3(logprobs, _reference_logprobs(learner, rows))
+        divergence = k3(logprobs, _looked_up(terms.reference, rows))
         losses = losses + algorithm.beta * divergence
     if algorithm.entropy_weight > 0:
         losses = losses - algorithm.entropy_weight * scores.entropy
@@ -198,23 +233,13 @@ def _loss(
         "gap": gap.sum(),
         "importance": importance.sum(),
     }
-    tally.add([figures[name] for name in _SUMS], [_largest(token_loss.ratio), _largest(gap)])
+    terms.tally.add([figures[name] for name in _SUMS], [_largest(token_loss.ratio), _largest(gap)])
     return loss
 
 
 def _largest(values: Tensor) -> Tensor:
     """0 of nothing: all completions of a micro-batch can be empty."""
     return values.max() if values.numel() else values.new_zeros(())
-
-
-@torch.no_grad()
-def _reference_logprobs(learner: Learner, rows: Sequence[Row]) -> Tensor:
-    assert learner.reference is not None
-    layout = make_layout(rows)
-    if learner.reference is learner.policy:  # adapters: the initial policy is the same model without them
-        with learner.policy.without_adapters():
-            return score(learner.policy, layout, temperature=learner.temperature).logprobs
-    return score(learner.reference, layout, temperature=learner.temperature).logprobs
 
 
 def _spread(matrix: Tensor, rows: Sequence[Row]) -> Tensor:

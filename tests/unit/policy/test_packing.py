@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_agrae.policy.layout import Row
-from mm_agrae.policy.packing import pack
+from mm_agrae.policy.packing import Budget, pack
 from mm_agrae.records import Prompt, RenderedPrompt, Sample
 
 
@@ -32,7 +32,7 @@ def make_row(group: int, prompt_tokens: int, lengths: list[int], *, first: int =
 )
 def test_the_budget_holds_and_nothing_is_lost(groups: list[tuple[int, list[int]]], budget: int) -> None:
     rows = [make_row(number, tokens, lengths) for number, (tokens, lengths) in enumerate(groups)]
-    batches = pack(rows, max_tokens=budget)
+    batches = pack(rows, Budget(tokens=budget))
     found: Counter[tuple[int, int, tuple[int, ...]]] = Counter()
     for batch in batches:
         used = sum(piece.num_tokens for piece in batch)
@@ -47,7 +47,7 @@ def test_the_budget_holds_and_nothing_is_lost(groups: list[tuple[int, list[int]]
 
 def test_a_row_is_cut_between_completions() -> None:
     (row,) = [make_row(3, 4, [3, 3, 2, 5, 9], first=10)]
-    batches = pack([row], max_tokens=10)
+    batches = pack([row], Budget(tokens=10))
     pieces = sorted((piece for batch in batches for piece in batch), key=lambda piece: piece.first)
     # Prompt 4 + 3 + 3 = 10 fits; 4 + 2 = 6, and 5 more would be 11; 4 + 5 = 9; the last, 4 + 9 = 13, stands alone.
     assert [(piece.first, list(map(len, piece.completions))) for piece in pieces] == [
@@ -61,9 +61,9 @@ def test_a_row_is_cut_between_completions() -> None:
 
 def test_the_longest_come_first_and_short_ones_fill_what_is_left() -> None:
     rows = [make_row(0, 2, [2]), make_row(1, 2, [18]), make_row(2, 2, [3]), make_row(3, 2, [17])]
-    batches = pack(rows, max_tokens=40)
+    batches = pack(rows, Budget(tokens=40))
     assert [[piece.group for piece in batch] for batch in batches] == [[1, 3], [2, 0]]
 
 
 def test_no_rows_make_no_batches() -> None:
-    assert pack([], max_tokens=10) == []
+    assert pack([], Budget(tokens=10)) == []

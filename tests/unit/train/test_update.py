@@ -165,7 +165,7 @@ def test_the_small_budget_really_tears_groups(policy, world, prompts):
     of = learner(policy, world, train={"micro_batch_tokens": 30})
     batch = batch_of(of, prompts)
     rows = update_module._rows(of, batch, {0, 1, 2, 3})
-    pieces = update_module.pack(rows, max_tokens=30)
+    pieces = update_module.pack(rows, of.budget)
     assert len(pieces) > len(rows) == 2
 
 
