@@ -100,6 +100,7 @@ class RenderedPrompt:
         pixel_values: [N, patch size] float32; None without images.
         image_grid_thw: [I, 3] int64; None without images.
         content_hash: Hash over everything above that a model computes with.
+        picture_hashes: [I] hash of each image's patches and grid.
     """
 
     prompt: Prompt
@@ -111,6 +112,7 @@ class RenderedPrompt:
     pixel_values: Tensor | None
     image_grid_thw: Tensor | None
     content_hash: str
+    picture_hashes: tuple[str, ...] = ()
 
     @property
     def sample(self) -> Sample:

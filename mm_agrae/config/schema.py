@@ -39,8 +39,14 @@ class ModelConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes CUDA where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Arithmetic of forward and backward. Weights and optimiser state are stored in fp32 either way; "
-        "auto is bf16 on CUDA and fp32 on a CPU.",
+        description="Arithmetic of forward and backward; auto is bf16 on CUDA and fp32 on a CPU.",
+    )
+    stored_weights: Literal["auto", "fp32", "bf16_with_fp32_masters"] = Field(
+        default="auto",
+        description="What a forward pass reads. bf16_with_fp32_masters: bf16 weights, and an fp32 copy of the trained "
+        "ones that the optimiser moves; needs bf16 arithmetic. fp32: fp32 weights, cast in every pass where the "
+        "arithmetic is bf16. Gradients and optimiser state are fp32 either way. auto is bf16_with_fp32_masters for "
+        "bf16 on CUDA, else fp32. Runs that store differently learn differently: never compare them.",
     )
     freeze: tuple[Literal["vision", "connector", "language"], ...] = Field(
         default=(),
@@ -50,6 +56,11 @@ class ModelConfig(Section):
         default=None, description="Train adapters only; null trains the weights themselves."
     )
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    vision_cache_gib: NonNegativeFloat = Field(
+        default=4.0,
+        description="Host memory, per process, for the features of pictures under a frozen vision tower: rollout, "
+        "update and evaluation then encode a picture once. 0 encodes it in every pass; the numbers are the same.",
+    )
 
 
 class ImageConfig(Section):

@@ -66,8 +66,8 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_g
 
 def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "B T H"]:
     """Last hidden states of the lines."""
-    inputs = layout.inputs() | image_inputs(policy, layout.pictured)
     with policy.recomputing():
+        inputs = layout.inputs() | image_inputs(policy, layout.pictured)
         return policy.backbone(**inputs, use_cache=False).last_hidden_state
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION
 from mm_agrae.policy.hugging_face import transformers
+from mm_agrae.policy.masters import Masters, Storage, in_fp32, pick_storage, store_in_bf16
+from mm_agrae.policy.vision_cache import VisionCache
 
 # The families whose vision layout (one placeholder per merged patch, three rotary rows) this code speaks.
 VISION_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -34,16 +36,17 @@ class Policy:
     """A model with everything needed to render prompts for it, sample from it and train it.
 
     Attributes:
-        model: The transformers (or peft) model, on its device, weights in fp32.
+        model: The transformers (or peft) model, on its device.
         processor: Processor (of a text model: tokenizer) as it was loaded, to be saved beside the weights.
         tokenizer: Its tokenizer.
         image_processor: Its image processor; None for a text model.
         image_token_id: Placeholder of one visual token; None for a text model.
         banned_token_ids: Ids that are never sampled and have probability 0 in training too.
         eos_token_ids: Ids that end a completion.
-        precision: Arithmetic of forward and backward.
+        precision: Arithmetic of forward and backward, "fp32" or "bf16".
         shares_prompts: Whether the completions of a group can be computed beside one copy of their prompt. A model that
             cannot is given every completion with a prompt of its own.
+        vision_cache: Features of pictures, where the vision tower is frozen.
     """
 
     model: nn.Module
@@ -55,6 +58,7 @@ class Policy:
     eos_token_ids: tuple[int, ...]
     precision: str
     shares_prompts: bool = True
+    vision_cache: VisionCache = field(default_factory=VisionCache)
 
     @property
     def device(self) -> torch.device:
@@ -80,12 +84,13 @@ class Policy:
         return self.inner.get_output_embeddings()
 
     def trainable(self) -> list[nn.Parameter]:
+        """The weights that are trained; their gradients are fp32, whatever the weights are stored in."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
-        """The precision of forward passes; weights stay fp32."""
-        if self.precision == "bf16":
+        """The precision of forward passes: weights that are stored in it need no cast."""
+        if self.precision == "bf16" and self.stored_weights == "fp32":
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
                 yield
         else:
@@ -137,32 +142,30 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(name: str, device: torch.device) -> str:
     """The arithmetic a setting means on a device.
 
-    Raises:
-        ConfigError: If bf16 is asked for without CUDA.
+    A CPU computes in bf16 too, slowly: it is for trying out what will run on a GPU.
     """
-    if name == "bf16" and device.type != "cuda":
-        raise ConfigError(
-            f"model.precision is bf16, but the device is {device.type} and bf16 needs CUDA. "
-            "Run on a GPU, or set model.precision=fp32."
-        )
     if name == "auto":
         return "bf16" if device.type == "cuda" else "fp32"
     return name
 
 
-def load_policy(config: ModelConfig, device: torch.device | None = None, *, weights: Path | None = None) -> Policy:
+def load_policy(
+    config: ModelConfig, device: torch.device | None = None, *, weights: Path | None = None, trained: bool = True
+) -> Policy:
     """Load a policy.
 
     Args:
         config: Which model, and how.
         device: Where to; None picks it by the config.
         weights: Folder of a checkpoint whose weights replace those of config.path; tokenizer and processor stay.
+        trained: Whether it will be trained; false freezes every weight and keeps no masters.
 
     Raises:
         ConfigError: The folder is no model, or one this trainer cannot serve; the message says which and what to do.
     """
     device = device or pick_device(config.device)
     precision = pick_precision(config.precision, device)
+    stored_weights = pick_storage(config.stored_weights, precision=precision, device=device)
     base, *adapters = _from_the_base_up(config.path)
     model_config = _read_config(base)
     sees = hasattr(model_config, "vision_config")
@@ -187,6 +190,9 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
         model.enable_input_require_grads()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"model.freeze {list(config.freeze)} leaves nothing to train. Free at least one part.")
+    if not trained:
+        model.requires_grad_(False)
+    masters = store_in_bf16(model, device) if stored_weights != "fp32" else None
     model.to(device)
     model.eval()  # no dropout: rollout and update must see the same function
     return Policy(
@@ -198,6 +204,7 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, *, weig
         banned_token_ids=_banned(tokenizer),
         eos_token_ids=_eos(model, tokenizer),
         precision=precision,
+        vision_cache=VisionCache(int(config.vision_cache_gib * 2**30)),
     )
 
 
@@ -230,7 +237,10 @@ def load_renderer(path: str) -> Policy:
 
 def save_weights(policy: Policy, folder: Path) -> None:
     """Write an ordinary model folder that any program loads; of a LoRA run an ordinary peft adapter folder."""
-    policy.model.save_pretrained(folder)  # type: ignore[operator]
+    adapters_only = hasattr(policy.model, "peft_config")
+    saved = policy.trainable() if adapters_only else list(policy.model.parameters())
+    with in_fp32(saved, policy.masters):
+        policy.model.save_pretrained(folder)  # type: ignore[operator]
     policy.processor.save_pretrained(folder)
 
 

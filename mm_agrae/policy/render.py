@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -154,6 +153,7 @@ def _record(
     pixel_values: Tensor | None,
     grid: Tensor | None,
 ) -> RenderedPrompt:
+    pictures = _picture_hashes(pixel_values, grid)
     return RenderedPrompt(
         prompt=prompt,
         token_ids=tuple(token_ids),
@@ -163,14 +163,21 @@ def _record(
         mm_token_type_ids=types,
         pixel_values=pixel_values,
         image_grid_thw=grid,
-        content_hash=_hash(token_ids, positions, pixel_values, grid),
+        content_hash=_hash(torch.tensor(token_ids), positions, pictures=pictures),
+        picture_hashes=pictures,
     )
 
 
-def _hash(token_ids: list[int], positions: Tensor, pixel_values: Tensor | None, grid: Tensor | None) -> str:
-    digest = hashlib.blake2b(np.asarray(token_ids, dtype=np.int64).tobytes(), digest_size=16)
-    for tensor in (positions, pixel_values, grid):
-        if tensor is not None:
-            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+def _picture_hashes(pixel_values: Tensor | None, grid: Tensor | None) -> tuple[str, ...]:
+    if pixel_values is None or grid is None:
+        return ()
+    patches = pixel_values.split(grid.prod(dim=1).tolist())
+    return tuple(_hash(values, sides) for values, sides in zip(patches, grid, strict=True))
+
+
+def _hash(*tensors: Tensor, pictures: tuple[str, ...] = ()) -> str:
+    digest = hashlib.blake2b("".join(pictures).encode(), digest_size=16)
+    for tensor in tensors:
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
