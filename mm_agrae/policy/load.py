@@ -46,6 +46,8 @@ class Policy:
         precision: Arithmetic of forward and backward, "fp32" or "bf16".
         shares_prompts: Whether the completions of a group can be computed beside one copy of their prompt. A model that
             cannot is given every completion with a prompt of its own.
+        stored_weights: What the weights of the model are kept in; buffers are fp32 either way.
+        masters: fp32 copies of the trained weights, where those of the model are bf16.
         vision_cache: Features of pictures, where the vision tower is frozen.
     """
 
@@ -58,6 +60,8 @@ class Policy:
     eos_token_ids: tuple[int, ...]
     precision: str
     shares_prompts: bool = True
+    stored_weights: Storage = "fp32"
+    masters: Masters | None = None
     vision_cache: VisionCache = field(default_factory=VisionCache)
 
     @property
@@ -204,6 +208,8 @@ def load_policy(
         banned_token_ids=_banned(tokenizer),
         eos_token_ids=_eos(model, tokenizer),
         precision=precision,
+        stored_weights=stored_weights,
+        masters=masters,
         vision_cache=VisionCache(int(config.vision_cache_gib * 2**30)),
     )
 

@@ -6,17 +6,45 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mm_agrae.config.schema import OptimConfig
+from mm_agrae.policy.masters import Masters
 
 
-def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with fp32 moments; its learning rate is set before every step."""
-    fused = parameters[0].is_cuda
-    return torch.optim.AdamW(
-        parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused or None
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], config: OptimConfig, *, masters: Masters | None = None
+) -> torch.optim.AdamW:
+    """AdamW with fp32 moments; its learning rate is set before every step.
+
+    Args:
+        parameters: The trained weights.
+        config: Everything but the learning rate of a step.
+        masters: fp32 copies of these weights, where they are stored in bf16; they are what moves, and every step ends
+            with the weights rounded anew and their gradients dropped.
+
+    Raises:
+        ValueError: If weights of 16 bits come without masters, or masters are of other weights.
+    """
+    moved: Sequence[Tensor] = parameters if masters is None else masters.fp32
+    if masters is not None and [id(weight) for weight in masters.weights] != [id(weight) for weight in parameters]:
+        raise ValueError(
+            f"there are masters of {len(masters.weights)} weights, but {len(parameters)} others are trained. "
+            "Pass Policy.trainable() and Policy.masters of one policy."
+        )
+    narrow = sorted({str(tensor.dtype) for tensor in moved if tensor.dtype.itemsize < 4})
+    if narrow:
+        raise ValueError(
+            f"weights are stored in {', '.join(narrow)}, which loses steps of a small learning rate. Pass "
+            "Policy.masters, and load the policy with trained=True."
+        )
+    optimizer = torch.optim.AdamW(
+        moved, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=moved[0].is_cuda or None
     )
+    if masters is not None:
+        optimizer.register_step_pre_hook(lambda *_: masters.take_gradients())
+        optimizer.register_step_post_hook(lambda *_: masters.round_weights())
+    return optimizer
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:

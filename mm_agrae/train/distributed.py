@@ -110,7 +110,7 @@ class World:
         """Replace every gradient by its sum over ranks; a rank without one contributes zeros."""
         for parameter in parameters:
             if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = torch.zeros_like(parameter, dtype=parameter.grad_dtype)
         if self.size == 1:
             return
         bucket: list[Tensor] = []
