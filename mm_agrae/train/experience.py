@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mm_agrae.algorithms.groups import batch_accuracy
@@ -67,3 +68,14 @@ def experience(sampled: Sampled, algorithm: Algorithm, state: EstimatorState) ->
         groups=sampled.groups, rows=sampled.rows, lengths=outcomes.lengths, estimate=found, sampled=sampled
     )
     return batch, next_state
+
+
+def has_gradient(batch: Experience, row: int, algorithm: Algorithm) -> bool:
+    """Whether a group moves the weights; False where its gradient is exactly 0."""
+    counts = batch.estimate.kept[row] & (algorithm.needs_every_group | (batch.estimate.advantages[row] != 0))
+    return bool(counts.any())
+
+
+def minibatches_of(batch: Experience, num_updates: int) -> tuple[Tensor, ...]:
+    """The rows of each update of a step, one stretch after the other; fewer than `num_updates` of few rows."""
+    return torch.arange(batch.lengths.shape[0]).chunk(num_updates)

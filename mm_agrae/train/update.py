@@ -27,7 +27,7 @@ from mm_agrae.policy.load import Policy
 from mm_agrae.policy.optim import learning_rate, optimizer_step
 from mm_agrae.policy.packing import Budget, budget_of, pack
 from mm_agrae.train.distributed import World
-from mm_agrae.train.experience import Experience
+from mm_agrae.train.experience import Experience, has_gradient, minibatches_of
 
 # Log-probabilities of completions, by the group and the place in it.
 Kept = dict[tuple[int, int], Tensor]
@@ -94,7 +94,7 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
         FloatingPointError: The gradient is not finite; the weights are left as they were.
     """
     num_updates = learner.config.updates_per_rollout
-    minibatches = torch.arange(batch.lengths.shape[0]).chunk(num_updates)
+    minibatches = minibatches_of(batch, num_updates)
     tally = _Tally(learner.policy.device)
     rows = [_rows(learner, batch, set(minibatch.tolist())) for minibatch in minibatches]
     # The first update starts from the sampling policy itself; only later ones need its log-probabilities kept.
@@ -137,14 +137,9 @@ def _rows(learner: Learner, batch: Experience, minibatch: set[int]) -> list[Row]
             group=row,
         )
         for row, group in zip(batch.rows, batch.groups, strict=True)
-        if row in minibatch and _has_gradient(batch, row, learner.algorithm)
+        if row in minibatch and has_gradient(batch, row, learner.algorithm)
     ]
     return rows if learner.config.share_prompts else [single for row in rows for single in one_by_one(row)]
-
-
-def _has_gradient(batch: Experience, row: int, algorithm: Algorithm) -> bool:
-    counts = batch.estimate.kept[row] & (algorithm.needs_every_group | (batch.estimate.advantages[row] != 0))
-    return bool(counts.any())
 
 
 def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Tensor:
@@ -276,7 +271,7 @@ def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, fl
     tokens = sums["tokens"] or math.nan
     max_ratio, max_gap = (max(column) for column in zip(*learner.world.collect([tally.maxima.tolist()]), strict=True))
     num_groups = batch.lengths.shape[0]
-    num_learnt = sum(_has_gradient(batch, row, learner.algorithm) for row in range(num_groups))
+    num_learnt = sum(has_gradient(batch, row, learner.algorithm) for row in range(num_groups))
     metrics = {
         "policy/loss": sums["loss"],
         "policy/entropy_nats": sums["entropy"] / tokens,
