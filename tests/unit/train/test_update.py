@@ -146,10 +146,10 @@ def numbers(metrics: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("preset", [{}, {"aggregation": "token_mean"}, {"preset": "dr_grpo"}, {"beta": 0.1}])
 def test_packing_and_order_change_nothing(policy, world, prompts, gradients, preset):
-    """A budget of 30 tokens tears every group into pieces of one or two completions."""
+    """A budget of 5 tokens tears every group into pieces of one or two completions."""
     whole, torn, turned = (
         learner(fresh(policy), world, train={"micro_batch_tokens": tokens}, algorithm=preset)
-        for tokens in (10000, 30, 10000)
+        for tokens in (10000, 5, 10000)
     )
     metrics = update(whole, batch_of(whole, prompts), step=0)
     torn_metrics = update(torn, batch_of(torn, prompts), step=0)
@@ -162,11 +162,10 @@ def test_packing_and_order_change_nothing(policy, world, prompts, gradients, pre
 
 
 def test_the_small_budget_really_tears_groups(policy, world, prompts):
-    of = learner(policy, world, train={"micro_batch_tokens": 30})
-    batch = batch_of(of, prompts)
-    rows = update_module._rows(of, batch, {0, 1, 2, 3})
-    pieces = update_module.pack(rows, of.budget)
-    assert len(pieces) > len(rows) == 2
+    of = learner(policy, world, train={"micro_batch_tokens": 5})
+    rows = update_module._rows(of, batch_of(of, prompts), {0, 1, 2, 3})
+    micro_batches = update_module.pack(rows, of.budget)
+    assert [[of.budget.holds(row) for row in micro_batch] for micro_batch in micro_batches] == [[False], [False]]
 
 
 @pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "token_sum"])
@@ -203,7 +202,7 @@ def test_skipping_is_exact(policy, world, prompts, monkeypatch):
     for step in range(2):
         metrics = update(skipping, batch_of(skipping, prompts), step=step)
     assert metrics["group/skipped_frac"] == 0.5
-    monkeypatch.setattr(update_module, "_has_gradient", lambda batch, row, algorithm: True)
+    monkeypatch.setattr(update_module, "has_gradient", lambda batch, row, algorithm: True)
     for step in range(2):
         metrics = update(all_in, batch_of(all_in, prompts), step=step)
     assert metrics["group/skipped_frac"] == 0
@@ -216,7 +215,7 @@ def test_skipping_is_exact_to_the_bit_when_groups_stand_alone(policy, world, pro
     alone = {"micro_batch_tokens": 1}
     skipping, all_in = (learner(fresh(policy), world, train=alone) for _ in range(2))
     update(skipping, batch_of(skipping, prompts), step=0)
-    monkeypatch.setattr(update_module, "_has_gradient", lambda batch, row, algorithm: True)
+    monkeypatch.setattr(update_module, "has_gradient", lambda batch, row, algorithm: True)
     update(all_in, batch_of(all_in, prompts), step=0)
     for one, other in zip(skipping.policy.trainable(), all_in.policy.trainable(), strict=True):
         assert torch.equal(one, other)
@@ -404,7 +403,7 @@ def test_all_left_out_leaves_the_weights(policy, world, prompts, algorithm):
 def test_packing_changes_nothing_for_ratios_of_sequences(policy, world, prompts, gradients, preset):
     """Second of two updates, where ratios differ from 1: a completion is never torn, so its mean ratio is whole."""
     train = {"updates_per_rollout": 2, "optim": {"lr": 1e-2, "max_grad_norm": 1e6}}
-    for tokens in (10000, 30):
+    for tokens in (10000, 5):
         of = learner(fresh(policy), world, train={**train, "micro_batch_tokens": tokens}, algorithm={"preset": preset})
         update(of, batch_of(of, prompts), step=0)
     # Adam's first step turns rounding in tiny gradients into rounding of its full size; what counts is the whole.
