@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
+from mm_agrae.policy.adapters import from_the_base_up, merged, with_adapters
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.masters import Masters, Storage, in_fp32, pick_storage, store_in_bf16
@@ -170,14 +170,14 @@ def load_policy(
     device = device or pick_device(config.device)
     precision = pick_precision(config.precision, device)
     stored_weights = pick_storage(config.stored_weights, precision=precision, device=device)
-    base, *adapters = _from_the_base_up(config.path)
+    base, *adapters = from_the_base_up(config.path)
     model_config = _read_config(base)
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
     if weights is None or config.lora:
         model = _load_model(base, sees)
         for folder in adapters:
-            model = _merged(model, folder)
+            model = merged(model, folder)
     else:
         model = _load_model(str(weights), sees)
     processor = _load_processor(config.path, sees)
@@ -188,7 +188,7 @@ def load_policy(
             raise ConfigError(
                 "model.freeze holds language, but model.lora trains adapters in the language model. Drop one of them."
             )
-        model = _with_adapters(model, config, weights)
+        model = with_adapters(model, config, weights)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -223,7 +223,7 @@ def load_renderer(path: str) -> Policy:
     Raises:
         ConfigError: As `load_policy`, but the weights may be missing.
     """
-    base, *_ = _from_the_base_up(path)
+    base, *_ = from_the_base_up(path)
     model_config = _read_config(base)
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
@@ -248,30 +248,6 @@ def save_weights(policy: Policy, folder: Path) -> None:
     with in_fp32(saved, policy.masters):
         policy.model.save_pretrained(folder)  # type: ignore[operator]
     policy.processor.save_pretrained(folder)
-
-
-def _from_the_base_up(path: str) -> list[str]:
-    """A model, then the peft adapter folders upon it (checkpoints of LoRA runs), which end with `path`."""
-    settings = Path(path) / "adapter_config.json"
-    if not settings.is_file():
-        return [path]
-    return [*_from_the_base_up(json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"]), path]
-
-
-def _merged(model: Any, adapters: str) -> Any:
-    """The model with trained adapters folded into its weights: a start like any other."""
-    merged = _peft().PeftModel.from_pretrained(model, adapters).merge_and_unload()
-    merged.requires_grad_(True)  # peft froze what lies below the adapters
-    merged.name_or_path = adapters  # new adapters name this as their base, not the model without the old ones
-    return merged
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError("adapters need the peft package. Install it: pip install 'mm-agrae[peft]'.") from error
-    return peft
 
 
 def _read_config(path: str) -> Any:
@@ -363,29 +339,6 @@ def _part_of(name: str, sees: bool) -> str:
     if not sees or ".visual." not in f".{name}":
         return "language"
     return "connector" if "merger" in name else "vision"
-
-
-def _with_adapters(model: Any, config: ModelConfig, weights: Path | None) -> Any:
-    peft = _peft()
-    assert config.lora is not None
-    if weights is not None:
-        return peft.PeftModel.from_pretrained(model, weights, is_trainable=True)
-    names = "|".join(config.lora.target_modules)
-    settings = peft.LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=0.0,
-        # Only the language model: the vision tower has layers of the same names.
-        target_modules=rf"^(?!.*visual).*\.({names})$",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return peft.get_peft_model(model, settings)
-    except ValueError as error:
-        raise ConfigError(
-            f"model.lora.target_modules is {list(config.lora.target_modules)}, but the language model has no such "
-            "layers. Name linear layers of this model."
-        ) from error
 
 
 def _banned(tokenizer: Any) -> tuple[int, ...]:
