@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mm_agrae.engines.shared_decoder import SharedDecoder
 from mm_agrae.engines.transformers_engine import COMPACT_AT, TransformersEngine
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.forward import score
@@ -155,10 +156,10 @@ def test_finished_rows_leave_and_images_are_seen_once(policy_of: PolicyOf, rende
     plain = policy_of("qwen2_5_vl")
     policy = sharpen(plain, head_bias={plain.tokenizer.eos_token_id: 8.0})
     prompts = make_prompts(policy, rendered)
-    rows: list[int] = []
+    shapes: list[tuple[int, ...]] = []
     patches: list[int] = []
     policy.backbone.register_forward_pre_hook(
-        lambda _module, _args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda _module, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     policy.backbone.visual.register_forward_pre_hook(
         lambda _module, args, kwargs: patches.append(len(args[0] if args else kwargs["hidden_states"])),
@@ -166,15 +167,16 @@ def test_finished_rows_leave_and_images_are_seen_once(policy_of: PolicyOf, rende
     )
     groups = generate(policy, prompts, Sampling(num_completions=16, max_new_tokens=40), batch_rows=1000)
     assert patches == [sum(len(prompt.pixel_values) for prompt in prompts if prompt.pixel_values is not None)]
-    assert rows[0] == len(prompts)
+    assert shapes[0] == (1, sum(len(prompt.token_ids) for prompt in prompts)), "every prompt once, without padding"
+    assert {width for _, width in shapes[1:]} == {1}
     lengths = [len(completion.token_ids) for group in groups for completion in group]
     assert min(lengths) == 1
     assert max(lengths) > 3
-    for step, decoded in enumerate(rows[1:], start=1):
+    for step, (decoded, _) in enumerate(shapes[1:], start=1):
         running = sum(length > step for length in lengths)
         assert running <= decoded
         assert running > (1 - COMPACT_AT) * decoded
-    assert len(rows) == max(lengths)
+    assert len(shapes) == max(lengths)
 
 
 def test_stop_reasons_and_text(policy_of: PolicyOf, rendered: Rendered) -> None:
@@ -268,24 +270,22 @@ def test_seeds_of_the_wrong_shape_are_refused(sees: Policy, rendered: Rendered, 
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_the_cache_is_kept_in_the_precision_of_attention(
+def test_keys_are_kept_in_the_precision_of_attention(
     policy: Policy, rendered: Rendered, precision: str, dtype: torch.dtype
 ) -> None:
     policy = replace(policy, precision=precision)
-    seen: list[list[tuple[torch.dtype, int]]] = []
+    seen: list[set[torch.dtype]] = []
 
     def look(_module: Any, _args: Any, kwargs: dict[str, Any], _out: Any) -> None:
-        layers = kwargs["past_key_values"].layers
-        seen.append([(tensor.dtype, tensor.shape[-2]) for layer in layers for tensor in (layer.keys, layer.values)])
+        if isinstance(kwargs["attention"], SharedDecoder):
+            (wave,) = kwargs["attention"].waves
+            assert len(wave.prompts) == len(wave.own) == policy.inner.config.get_text_config().num_hidden_layers
+            seen.append({x.dtype for layer in (*wave.prompts, *wave.own) for x in (layer.keys, layer.values)})
 
     policy.backbone.register_forward_hook(look, with_kwargs=True)
-    prompts = make_prompts(policy, rendered)
-    generate(policy, prompts, Sampling(num_completions=2, max_new_tokens=4, temperature=0.0))
-    assert len(seen) == 4, "prefill and three decoded tokens"
-    width = max(len(prompt.token_ids) for prompt in prompts)
-    for step, layers in enumerate(seen):
-        assert len(layers) == 2 * policy.inner.config.get_text_config().num_hidden_layers
-        assert set(layers) == {(dtype, width + step)}
+    sampling = Sampling(num_completions=2, max_new_tokens=4, temperature=0.0)
+    generate(policy, make_prompts(policy, rendered), sampling)
+    assert seen == [{dtype}] * 3, "three tokens are decoded after the prefill"
 
 
 def test_no_prompts_give_no_completions(sees: Policy) -> None:

@@ -1,0 +1,100 @@
+"""Decoding with prompts that are computed and held once, however many completions they have.
+
+Shapes: P prompts, L tokens of a prompt, R rows being decoded, H hidden width, K key and value heads, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mm_agrae.engines.wave import KeysAndValues, Wave
+from mm_agrae.policy.attention import Attention
+from mm_agrae.policy.forward import hidden_states
+from mm_agrae.policy.grouped import AttentionPlan
+from mm_agrae.policy.layout import Row, make_layout
+from mm_agrae.policy.load import Policy
+from mm_agrae.records import RenderedPrompt
+
+# Every wave attends by itself, so many small ones would cost more than they fill.
+MAX_WAVES = 4
+
+
+class SharedDecoder:
+    """See Decoder. Rows stand in the order of their waves."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.waves: list[Wave] = []
+
+    @property
+    def accepts(self) -> bool:
+        return len(self.waves) < MAX_WAVES
+
+    def start(self, prompts: Sequence[RenderedPrompt], *, group: int) -> Float[Tensor, "R H"]:
+        layout = make_layout([Row(prompt=prompt, completions=()) for prompt in prompts]).to(self.policy.device)
+        assert isinstance(layout.attention, AttentionPlan)
+        lengths = [len(prompt.token_ids) for prompt in prompts]
+        recorder = _Recorder(layout.attention, lengths)
+        states = hidden_states(self.policy, replace(layout, attention=recorder))  # type: ignore[arg-type]
+        self.waves.append(Wave(recorder.layers, lengths, group=group))
+        ends = torch.tensor(lengths, device=states.device).cumsum(0) - 1
+        return states[0, ends.repeat_interleave(group)]
+
+    def step(self, ids: Int[Tensor, " R"], positions: Int[Tensor, " R"]) -> Float[Tensor, "R H"]:
+        for wave in self.waves:
+            wave.begin_token()
+        out = self.policy.backbone(
+            input_ids=ids[:, None],
+            # Four dimensions keep transformers from making a mask of its own.
+            attention_mask=ids.new_zeros(1, 1, 1, 1, dtype=torch.bool),
+            position_ids=positions.expand(3, -1)[..., None] if self.policy.sees else positions[:, None],
+            attention=self,
+            use_cache=False,
+        )
+        return out.last_hidden_state[:, 0]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        start = 0
+        for wave in self.waves:
+            end = start + wave.num_rows
+            chosen = [row - start for row in rows if start <= row < end]
+            if len(chosen) < wave.num_rows:
+                wave.keep(chosen) if chosen else wave.prompts.clear()
+            start = end
+        self.waves = [wave for wave in self.waves if wave.prompts]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See Attention; one new token in every row."""
+        sizes = [wave.num_rows for wave in self.waves]
+        parts = [x.squeeze(2).split(sizes) for x in (query, key, value)]
+        with torch.autocast(query.device.type, enabled=False):  # products choose their own precision
+            found = [wave.attend(layer, *part, scale) for wave, *part in zip(self.waves, *parts, strict=True)]
+        return torch.cat(found).to(query.dtype)[:, None]
+
+
+class _Recorder:
+    """Attends as told and keeps the keys and values of every prompt, [P, K, L, D] per layer."""
+
+    def __init__(self, attention: Attention, lengths: Sequence[int]) -> None:
+        self.attention = attention
+        self.lengths = list(lengths)
+        self.layers: list[KeysAndValues] = []
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        # Under autocast the rotary embedding leaves fp32, but the precision of attention is that of the values.
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        self.layers.append(KeysAndValues(self._stacked(key[0]), self._stacked(value[0])))
+        return self.attention.attend(layer, query, key, value, scale)
+
+    def _stacked(self, x: Tensor) -> Tensor:
+        """[K, T, D] -> [P, K, L, D]."""
+        shape = len(self.lengths), len(x), max(self.lengths), x.shape[-1]
+        stacked = x.new_zeros(shape)
+        for place, prompt in zip(stacked, x.split(self.lengths, dim=1), strict=True):
+            place[:, : prompt.shape[1]] = prompt
+        return stacked

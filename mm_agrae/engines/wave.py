@@ -1,0 +1,168 @@
+"""Attention of a decoding step over prompts that stand once and completions that stand apart.
+
+A wave is the completions of some prompts that were started together, so all of them are equally long. The keys and
+values of a prompt are held once, those of every completion in buffers with room to grow; the scores of a new token over
+both meet in one softmax. Completions of one prompt and heads that share a key head are the rows of one matrix product,
+so nothing is repeated.
+
+Shapes: P prompts, L tokens of the longest prompt, R rows (completions that are still decoded), S slots (most rows of
+one prompt), H query heads, K key and value heads (K divides H), D head width, M tokens of a completion so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Room for so many completion tokens at first; it doubles whenever it is full.
+FIRST_ROOM = 64
+
+
+@dataclass(frozen=True)
+class KeysAndValues:
+    """Of one layer."""
+
+    keys: Tensor
+    values: Tensor
+
+    def index_select(self, index: Tensor) -> KeysAndValues:
+        return KeysAndValues(self.keys.index_select(0, index), self.values.index_select(0, index))
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Rows as a rectangle [P, S]: where prompts have different numbers of rows, some slots repeat a row."""
+
+    row_of_slot: Int[Tensor, " P*S"]
+    slot_of_row: Int[Tensor, " R"]
+
+
+class Wave:
+    """Keys and values of a wave, layer by layer."""
+
+    def __init__(self, prompts: Sequence[KeysAndValues], lengths: Sequence[int], *, group: int) -> None:
+        """Start `group` rows for every prompt.
+
+        Args:
+            prompts: Per layer [P, K, L, D], anything finite behind the end of a shorter prompt.
+            lengths: Tokens of every prompt.
+            group: Rows of every prompt, next to each other.
+        """
+        self.prompts = list(prompts)
+        self.lengths = list(lengths)
+        self.prompt_of = [prompt for prompt in range(len(lengths)) for _ in range(group)]
+        self.length = 0
+        shape = self.prompts[0].keys.shape
+        room = (len(self.prompt_of), shape[1], FIRST_ROOM, shape[3])
+        self.own = [KeysAndValues(p.keys.new_empty(room), p.values.new_empty(room)) for p in self.prompts]
+        self._arrange()
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.prompt_of)
+
+    def begin_token(self) -> None:
+        """Make room for one more token in every row; `attend` then writes it."""
+        room = self.own[0].keys.shape[2]
+        if self.length == room:
+            self.own = [KeysAndValues(_longer(own.keys), _longer(own.values)) for own in self.own]
+        self.length += 1
+
+    def attend(
+        self, layer: int, query: Float[Tensor, "R H D"], key: Tensor, value: Tensor, scale: float
+    ) -> Float[Tensor, "R H D"]:
+        """Store key and value [R, K, D] of the new tokens, then attend to prompt and completion."""
+        own, prompt = self.own[layer], self.prompts[layer]
+        own.keys[:, :, self.length - 1] = key
+        own.values[:, :, self.length - 1] = value
+        rows, heads, width = len(query), own.keys.shape[1], own.keys.shape[3]
+        query = query.to(own.keys.dtype).view(rows, heads, -1, width)
+        own_keys = own.keys[:, :, : self.length].flatten(0, 1)  # [R * K, M, D]
+        own_values = own.values[:, :, : self.length].flatten(0, 1)
+        scores = torch.cat(
+            [
+                _product(self._by_prompt(query), prompt.keys.flatten(0, 1).mT),
+                self._by_prompt(_product(query.flatten(0, 1), own_keys.mT).view(rows, heads, -1, self.length)),
+            ],
+            dim=-1,
+        ).mul_(scale)  # [P * K, S * H / K, L + M]
+        if self.hidden is not None:
+            scores[..., : self.hidden.shape[-1]].masked_fill_(self.hidden, float("-inf"))
+        weights = scores.softmax(dim=-1).to(own.keys.dtype)
+        of_prompt, of_own = weights.split([prompt.keys.shape[2], self.length], dim=-1)
+        found = self._by_row(_product(of_prompt, prompt.values.flatten(0, 1)), heads)
+        found = found + _product(self._by_row(of_own, heads).flatten(0, 1), own_values).view(found.shape)
+        return found.flatten(1, 2)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows, and prompts without rows.
+
+        Args:
+            rows: Ascending.
+        """
+        index = torch.tensor(rows, device=self.prompts[0].keys.device)
+        self.own = [own.index_select(index) for own in self.own]
+        prompt_of = [self.prompt_of[row] for row in rows]
+        used = sorted(set(prompt_of))
+        if len(used) < len(self.lengths):
+            self.lengths = [self.lengths[prompt] for prompt in used]
+            longest = max(self.lengths)
+            index = torch.tensor(used, device=index.device)
+            self.prompts = [
+                KeysAndValues(layer.keys[index, :, :longest], layer.values[index, :, :longest])
+                for layer in self.prompts
+            ]
+        self.prompt_of = [used.index(prompt) for prompt in prompt_of]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        device = self.prompts[0].keys.device
+        counts = [self.prompt_of.count(prompt) for prompt in range(len(self.lengths))]
+        self.width = max(counts)
+        self.slots = None if min(counts) == self.width else _slots(counts, device)
+        self.hidden = None
+        if len(set(self.lengths)) > 1:
+            steps = torch.arange(max(self.lengths), device=device)
+            behind = steps >= torch.tensor(self.lengths, device=device)[:, None]  # [P, L]
+            heads = self.prompts[0].keys.shape[1]
+            self.hidden = behind.repeat_interleave(heads, dim=0)[:, None]  # [P * K, 1, L]
+
+    def _by_prompt(self, x: Tensor) -> Tensor:
+        """[R, K, H / K, N] -> [P * K, S * H / K, N]."""
+        if self.slots is not None:
+            x = x.index_select(0, self.slots.row_of_slot)
+        return x.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    def _by_row(self, x: Tensor, heads: int) -> Tensor:
+        """[P * K, S * H / K, N] -> [R, K, H / K, N]."""
+        x = x.unflatten(0, (-1, heads)).unflatten(2, (self.width, -1)).transpose(1, 2).flatten(0, 1)
+        return x if self.slots is None else x.index_select(0, self.slots.slot_of_row)
+
+
+def _slots(counts: Sequence[int], device: torch.device) -> Slots:
+    width = max(counts)
+    starts = [sum(counts[:number]) for number in range(len(counts))]
+    row_of_slot = [
+        start + min(slot, count - 1) for start, count in zip(starts, counts, strict=True) for slot in range(width)
+    ]
+    slot_of_row = [number * width + slot for number, count in enumerate(counts) for slot in range(count)]
+    return Slots(torch.tensor(row_of_slot, device=device), torch.tensor(slot_of_row, device=device))
+
+
+def _longer(x: Tensor) -> Tensor:
+    longer = x.new_empty(*x.shape[:2], 2 * x.shape[2], x.shape[3])
+    longer[:, :, : x.shape[2]] = x
+    return longer
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Batched matrix product, summed and returned in fp32 at least: rounded scores would change the distribution."""
+    if a.dtype in (torch.float32, torch.float64):
+        return torch.bmm(a, b)
+    if a.is_cuda:
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a.float(), b.float())
