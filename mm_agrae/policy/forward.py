@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mm_agrae.policy.attention import Attention
 from mm_agrae.policy.layout import Layout, Row, make_layout, make_padded_layout
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.vision import image_inputs
@@ -53,21 +54,35 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_g
     layout = layout.to(policy.device)
     with policy.arithmetic():
         hidden = hidden_states(policy, layout)
-        picked = hidden.flatten(0, 1)[layout.sources]  # [K, H]
-        pieces = [
-            _score_chunk(policy, states, targets, temperature, entropy_gradient)
-            for states, targets in zip(picked.split(HEAD_CHUNK), layout.targets.split(HEAD_CHUNK), strict=True)
-        ]
+        picked = hidden.flatten(0, 1)[layout.sources]
+        return score_states(policy, picked, layout.targets, temperature, entropy_gradient=entropy_gradient)
+
+
+def score_states(
+    policy: Policy,
+    states: Float[Tensor, "K H"],
+    targets: Int[Tensor, " K"],
+    temperature: float,
+    *,
+    entropy_gradient: bool,
+) -> TokenScores:
+    """The scores of targets by the hidden states that predict them."""
+    pieces = [
+        _score_chunk(policy, chunk, wanted, temperature, entropy_gradient)
+        for chunk, wanted in zip(states.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
+    ]
     return TokenScores(
         logprobs=torch.cat([logprobs for logprobs, _ in pieces]),
         entropy=torch.cat([entropy for _, entropy in pieces]),
     )
 
 
-def hidden_states(policy: Policy, layout: Layout) -> Float[Tensor, "B T H"]:
-    """Last hidden states of the lines."""
+def hidden_states(policy: Policy, layout: Layout, attention: Attention | None = None) -> Float[Tensor, "B T H"]:
+    """Last hidden states of the lines; an `attention` takes the place of the layout's."""
     with policy.recomputing():
         inputs = layout.inputs() | image_inputs(policy, layout.pictured)
+        if attention is not None:
+            inputs["attention"] = attention
         return policy.backbone(**inputs, use_cache=False).last_hidden_state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from mm_agrae.config.schema import TrainConfig
 from mm_agrae.policy.layout import Row
@@ -19,6 +20,9 @@ class Budget:
 
     tokens: int
 
+    def holds(self, row: Row) -> bool:
+        return row.num_tokens <= self.tokens
+
 
 def budget_of(config: TrainConfig) -> Budget:
     """The budget that the settings name."""
@@ -26,42 +30,37 @@ def budget_of(config: TrainConfig) -> Budget:
 
 
 def pack(rows: Sequence[Row], budget: Budget) -> list[list[Row]]:
-    """Longest first, each into the first micro-batch that has room.
-
-    A row over the budget is cut between completions, each piece with the prompt before it; a single completion over the
-    budget stands alone, because cutting it is not possible.
+    """Longest first, each into the first micro-batch that has room; a row over the budget stands alone.
 
     Args:
-        rows: One row per group.
+        rows: One row per group, or per completion.
         budget: What a micro-batch may hold.
     """
-    max_tokens = budget.tokens
-    pieces = sorted((piece for row in rows for piece in _cut(row, max_tokens)), key=lambda row: -row.num_tokens)
     batches: list[list[Row]] = []
     room: list[int] = []
-    for piece in pieces:
-        place = next((number for number, left in enumerate(room) if left >= piece.num_tokens), len(batches))
+    for row in sorted(rows, key=lambda row: -row.num_tokens):
+        place = next((number for number, left in enumerate(room) if left >= row.num_tokens), len(batches))
         if place == len(batches):
             batches.append([])
-            room.append(max_tokens)
-        batches[place].append(piece)
-        room[place] -= piece.num_tokens
+            room.append(budget.tokens)
+        batches[place].append(row)
+        room[place] -= row.num_tokens
     return batches
 
 
-def _cut(row: Row, max_tokens: int) -> list[Row]:
-    if row.num_tokens <= max_tokens:
-        return [row]
+def cut(row: Row, budget: Budget) -> list[Row]:
+    """A row cut between completions, so that the completions of each piece alone keep to the budget.
+
+    A single completion over the budget is a piece of its own, because cutting it is not possible. No piece is without a
+    token, unless the row is.
+    """
     pieces: list[list[tuple[int, ...]]] = [[]]
-    length = start = len(row.prompt.token_ids)
+    length = 0
     for completion in row.completions:
-        if pieces[-1] and length + len(completion) > max_tokens:
+        if completion and length and length + len(completion) > budget.tokens:
             pieces.append([])
-            length = start
+            length = 0
         pieces[-1].append(completion)
         length += len(completion)
-    firsts = [sum(map(len, pieces[:number])) for number in range(len(pieces))]
-    return [
-        replace(row, completions=tuple(piece), first=row.first + first)
-        for piece, first in zip(pieces, firsts, strict=True)
-    ]
+    starts = accumulate((len(piece) for piece in pieces), initial=row.first)
+    return [replace(row, completions=tuple(piece), first=start) for piece, start in zip(pieces, starts, strict=False)]
