@@ -201,7 +201,7 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """The reinforcement-learning loop.
 
-    The warm start obeys micro_batch_tokens, checkpoint_every and keep_checkpoints too.
+    The warm start obeys micro_batch_*, recompute_above_tokens, checkpoint_every and keep_checkpoints too.
     """
 
     num_steps: PositiveInt = Field(default=100, description="Rollout batches to learn from.")
@@ -209,7 +209,19 @@ class TrainConfig(Section):
         default=1, description="Optimiser steps per rollout batch, on disjoint groups."
     )
     micro_batch_tokens: PositiveInt = Field(
-        default=16384, description="Token budget of one forward pass, padding included; changes memory and speed only."
+        default=16384,
+        description="Tokens of one forward pass, a prompt counted once for all of its completions; a larger group is "
+        "computed in pieces. Changes memory and speed only.",
+    )
+    micro_batch_targets: PositiveInt | None = Field(
+        default=None,
+        description="Completion tokens of one forward pass, a second bound beside micro_batch_tokens; null has none. "
+        "Changes memory and speed only.",
+    )
+    recompute_above_tokens: NonNegativeInt = Field(
+        default=0,
+        description="Forward passes of at most so many tokens keep their activations although "
+        "model.gradient_checkpointing is on. Changes memory and speed only.",
     )
     share_prompts: bool = Field(
         default=True,
@@ -330,6 +342,15 @@ class RunConfig(Section):
                 f"train.updates_per_rollout is {self.train.updates_per_rollout}: the later updates are off-policy."
             )
         return found
+
+    @model_validator(mode="after")
+    def _recomputes_something(self) -> RunConfig:
+        if self.train.recompute_above_tokens and not self.model.gradient_checkpointing:
+            raise ValueError(
+                f"train.recompute_above_tokens is {self.train.recompute_above_tokens}, but nothing is recomputed: "
+                "model.gradient_checkpointing is off. Switch it on, or remove recompute_above_tokens."
+            )
+        return self
 
     @model_validator(mode="after")
     def _splits_evenly(self) -> RunConfig:

@@ -6,6 +6,7 @@ Shapes: B lines, T tokens of a line, K (position, target) pairs, H hidden width,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,14 @@ def lay_out(policy: Policy, rows: Sequence[Row]) -> Layout:
     return make_layout(rows) if policy.shares_prompts else make_padded_layout(rows)
 
 
-def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenScores:
+def score(
+    policy: Policy,
+    layout: Layout,
+    *,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+    recompute_above: int = 0,
+) -> TokenScores:
     """Log-probability of every target of a layout, with gradient.
 
     Args:
@@ -47,13 +55,14 @@ def score(policy: Policy, layout: Layout, *, temperature: float = 1.0, entropy_g
         layout: Rows of prompts with their completions.
         temperature: Divides the logits, as it did when sampling.
         entropy_gradient: Let the entropy carry a gradient too; costs memory, so only for an entropy bonus.
+        recompute_above: A layout of at most so many tokens keeps its activations, whether recomputing is on or not.
 
     Returns:
         Scores in the order of layout.targets.
     """
     layout = layout.to(policy.device)
     with policy.arithmetic():
-        hidden = hidden_states(policy, layout)
+        hidden = hidden_states(policy, layout, recompute_above=recompute_above)
         picked = hidden.flatten(0, 1)[layout.sources]
         return score_states(policy, picked, layout.targets, temperature, entropy_gradient=entropy_gradient)
 
@@ -77,9 +86,11 @@ def score_states(
     )
 
 
-def hidden_states(policy: Policy, layout: Layout, attention: Attention | None = None) -> Float[Tensor, "B T H"]:
+def hidden_states(
+    policy: Policy, layout: Layout, attention: Attention | None = None, *, recompute_above: int = 0
+) -> Float[Tensor, "B T H"]:
     """Last hidden states of the lines; an `attention` takes the place of the layout's."""
-    with policy.recomputing():
+    with policy.recomputing() if layout.input_ids.numel() > recompute_above else nullcontext():
         inputs = layout.inputs() | image_inputs(policy, layout.pictured)
         if attention is not None:
             inputs["attention"] = attention

@@ -45,15 +45,21 @@ def differentiate(
         The loss, a number without gradient, in fp32.
     """
     if not _must_be_cut(policy, rows, budget):
-        scores = score(policy, lay_out(policy, rows), temperature=temperature, entropy_gradient=entropy_gradient)
+        scores = score(
+            policy, lay_out(policy, rows),
+            temperature=temperature, entropy_gradient=entropy_gradient, recompute_above=budget.recompute_above,
+        )  # fmt: skip
         return _backward(loss_of(rows, scores))
     (row,) = rows
     prefix = read_prompt(policy, row)
     losses = []
     for piece in cut(row, budget):
-        scores = score_after(policy, prefix, piece, temperature=temperature, entropy_gradient=entropy_gradient)
+        scores = score_after(
+            policy, prefix, piece,
+            temperature=temperature, entropy_gradient=entropy_gradient, recompute_above=budget.recompute_above,
+        )  # fmt: skip
         losses.append(_backward(loss_of([piece], scores)))
-    return_gradient(policy, prefix, row)
+    return_gradient(policy, prefix, row, recompute_above=budget.recompute_above)
     return torch.stack(losses).sum()
 
 

@@ -44,7 +44,11 @@ class Row:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt.token_ids) + sum(map(len, self.completions))
+        return len(self.prompt.token_ids) + self.num_targets
+
+    @property
+    def num_targets(self) -> int:
+        return sum(map(len, self.completions))
 
 
 def one_by_one(row: Row) -> list[Row]:

@@ -16,36 +16,59 @@ class Budget:
 
     Attributes:
         tokens: Tokens of prompts and completions, each prompt counted once.
+        targets: Tokens of completions alone; None has no such bound.
+        recompute_above: A pass of more tokens than this recomputes its activations, where recomputing is switched on.
     """
 
     tokens: int
+    targets: int | None = None
+    recompute_above: int = 0
 
     def holds(self, row: Row) -> bool:
-        return row.num_tokens <= self.tokens
+        return self.allows(row.num_tokens, row.num_targets)
+
+    def allows(self, tokens: int, targets: int) -> bool:
+        return tokens <= self.tokens and (self.targets is None or targets <= self.targets)
 
 
 def budget_of(config: TrainConfig) -> Budget:
     """The budget that the settings name."""
-    return Budget(tokens=config.micro_batch_tokens)
+    return Budget(
+        tokens=config.micro_batch_tokens,
+        targets=config.micro_batch_targets,
+        recompute_above=config.recompute_above_tokens,
+    )
 
 
-def pack(rows: Sequence[Row], budget: Budget) -> list[list[Row]]:
+@dataclass(kw_only=True)
+class _Batch:
+    rows: list[Row]
+    tokens: int
+    targets: int
+
+
+def pack(rows: Sequence[Row], budget: Budget, *, padded: bool = False) -> list[list[Row]]:
     """Longest first, each into the first micro-batch that has room; a row over the budget stands alone.
 
     Args:
         rows: One row per group, or per completion.
         budget: What a micro-batch may hold.
+        padded: Rows are padded to the longest of their micro-batch, and the padding counts.
     """
-    batches: list[list[Row]] = []
-    room: list[int] = []
+    batches: list[_Batch] = []
     for row in sorted(rows, key=lambda row: -row.num_tokens):
-        place = next((number for number, left in enumerate(room) if left >= row.num_tokens), len(batches))
-        if place == len(batches):
-            batches.append([])
-            room.append(budget.tokens)
-        batches[place].append(row)
-        room[place] -= row.num_tokens
-    return batches
+        for batch in batches:
+            tokens = batch.rows[0].num_tokens if padded else row.num_tokens
+            if budget.allows(batch.tokens + tokens, batch.targets + row.num_targets):
+                break
+        else:
+            batch = _Batch(rows=[], tokens=0, targets=0)
+            tokens = row.num_tokens
+            batches.append(batch)
+        batch.rows.append(row)
+        batch.tokens += tokens
+        batch.targets += row.num_targets
+    return [batch.rows for batch in batches]
 
 
 def cut(row: Row, budget: Budget) -> list[Row]:
@@ -57,7 +80,7 @@ def cut(row: Row, budget: Budget) -> list[Row]:
     pieces: list[list[tuple[int, ...]]] = [[]]
     length = 0
     for completion in row.completions:
-        if completion and length and length + len(completion) > budget.tokens:
+        if completion and length and not budget.allows(length + len(completion), length + len(completion)):
             pieces.append([])
             length = 0
         pieces[-1].append(completion)

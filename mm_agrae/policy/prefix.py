@@ -56,7 +56,13 @@ def read_prompt(policy: Policy, row: Row) -> Prefix:
 
 
 def score_after(
-    policy: Policy, prefix: Prefix, row: Row, *, temperature: float = 1.0, entropy_gradient: bool = False
+    policy: Policy,
+    prefix: Prefix,
+    row: Row,
+    *,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+    recompute_above: int = 0,
 ) -> TokenScores:
     """The scores of a row's completions, of which only the completions are computed; at least one has a token.
 
@@ -64,21 +70,23 @@ def score_after(
     """
     layout = _completions_layout(policy, row)
     plan = _completions_plan(len(row.prompt.token_ids), [len(completion) for completion in row.completions])
+    attention = _Continuing(prefix, plan.to(policy.device))
     with policy.arithmetic():
-        hidden = hidden_states(policy, layout, _Continuing(prefix, plan.to(policy.device)))
+        hidden = hidden_states(policy, layout, attention, recompute_above=recompute_above)
         states = torch.cat([prefix.end.to(hidden.dtype), hidden[0]])
         return score_states(
             policy, states[layout.sources], layout.targets, temperature, entropy_gradient=entropy_gradient
         )
 
 
-def return_gradient(policy: Policy, prefix: Prefix, row: Row) -> None:
+def return_gradient(policy: Policy, prefix: Prefix, row: Row, *, recompute_above: int = 0) -> None:
     """Carry what the completions sent into the prefix on to the weights, through a second pass over the prompt."""
     if prefix.end.grad is None:
         return
     layout = _prompt_layout(policy, row)
+    attention = _Returning(prefix, layout.attention)  # type: ignore[arg-type]
     with policy.arithmetic():
-        hidden = hidden_states(policy, layout, _Returning(prefix, layout.attention))  # type: ignore[arg-type]
+        hidden = hidden_states(policy, layout, attention, recompute_above=recompute_above)
     end = hidden[0, -1:]
     if end.requires_grad:  # not where everything that a prompt passes through is frozen
         end.backward(prefix.end.grad.to(end.dtype))

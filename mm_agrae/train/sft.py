@@ -76,9 +76,10 @@ def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> 
     def loss_of(rows: Sequence[Row], scores: TokenScores) -> Tensor:
         return -scores.logprobs.sum() / num_tokens
 
-    for micro_batch in pack(rows, budget):
+    for micro_batch in pack(rows, budget, padded=not policy.shares_prompts):
         sums += differentiate(policy, micro_batch, loss_of, budget=budget).double()
     parameters = policy.trainable()
     world.sum_gradients(parameters)
+    assert session.optimizer is not None
     norm = optimizer_step(session.optimizer, parameters, lr=lr, max_grad_norm=config.sft.optim.max_grad_norm)
     return {"sft/loss_nats": float(world.sum(sums)), "sft/grad_norm": norm, "sft/learning_rate": lr}

@@ -52,6 +52,9 @@ class Learner:
     def budget(self) -> Budget:
         return budget_of(self.config)
 
+    def pack(self, rows: Sequence[Row]) -> list[list[Row]]:
+        return pack(rows, self.budget, padded=not self.policy.shares_prompts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Terms:
@@ -104,7 +107,7 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
     norms, lr = [], 0.0
     for number, (minibatch, mine) in enumerate(zip(minibatches, rows, strict=True)):
         weights = _token_weights(learner, batch, minibatch)
-        for micro_batch in pack(mine, learner.budget):
+        for micro_batch in learner.pack(mine):
             reference = _reference_logprobs(learner, micro_batch)
             terms = _Terms(batch=batch, weights=weights, old=old, reference=reference, tally=tally)
             differentiate(
@@ -139,7 +142,9 @@ def _rows(learner: Learner, batch: Experience, minibatch: set[int]) -> list[Row]
         for row, group in zip(batch.rows, batch.groups, strict=True)
         if row in minibatch and has_gradient(batch, row, learner.algorithm)
     ]
-    return rows if learner.config.share_prompts else [single for row in rows for single in one_by_one(row)]
+    if learner.config.share_prompts and learner.policy.shares_prompts:
+        return rows
+    return [single for row in rows for single in one_by_one(row)]
 
 
 def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Tensor:
@@ -161,7 +166,7 @@ def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Te
 def _old_logprobs(learner: Learner, rows: Sequence[Row]) -> Kept:
     """The sampling policy's log-probabilities."""
     kept: Kept = {}
-    for micro_batch in pack(rows, learner.budget):
+    for micro_batch in learner.pack(rows):
         kept |= _logprobs(learner, learner.policy, micro_batch)
     return kept
 

@@ -164,7 +164,7 @@ def test_packing_and_order_change_nothing(policy, world, prompts, gradients, pre
 def test_the_small_budget_really_tears_groups(policy, world, prompts):
     of = learner(policy, world, train={"micro_batch_tokens": 5})
     rows = update_module._rows(of, batch_of(of, prompts), {0, 1, 2, 3})
-    micro_batches = update_module.pack(rows, of.budget)
+    micro_batches = of.pack(rows)
     assert [[of.budget.holds(row) for row in micro_batch] for micro_batch in micro_batches] == [[False], [False]]
 
 
