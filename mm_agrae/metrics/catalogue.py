@@ -103,6 +103,12 @@ _METRICS = (
         "tokens/s",
         "up",
     ),
+    Metric(
+        "throughput/update_useful_flops_per_s",
+        "floating-point operations that the updates need at least, over all ranks, per second of update",
+        "FLOP/s",
+        "up",
+    ),
     Metric("memory/gpu_peak_bytes", "peak allocated GPU memory of the step, largest over ranks", "bytes", "down"),
     Metric("sft/loss_nats", "mean negative log-probability per completion token", "nats", "down"),
     Metric("sft/grad_norm", "global gradient norm before clipping", "", "none"),

@@ -8,6 +8,7 @@ numbers of micro-batches, with or without images, and never wait for each other 
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.distributed import all_to_all_single
 
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.load import pick_device
@@ -94,6 +96,21 @@ class World:
         """The numbered items of all ranks as one list by number, on every rank, however unevenly they are held."""
         parts = self.collect([dict(mine)])
         return [item for _, item in sorted((pair for part in parts for pair in part.items()), key=lambda pair: pair[0])]
+
+    def exchange(self, parcels: Mapping[int, Sequence[T]]) -> list[T]:
+        """Send items to the ranks that they are addressed to, and take what comes here, in the order of the senders.
+
+        Every rank must call it, also one that sends nothing.
+        """
+        outgoing = [pickle.dumps(list(parcels.get(rank, ()))) for rank in range(self.size)]
+        sent = torch.tensor([len(parcel) for parcel in outgoing], device=self.device)
+        coming = torch.empty_like(sent)
+        all_to_all_single(coming, sent)
+        lengths = coming.tolist()
+        arrived = torch.empty(sum(lengths), dtype=torch.uint8, device=self.device)
+        packed = torch.frombuffer(bytearray(b"".join(outgoing)), dtype=torch.uint8).to(self.device)
+        all_to_all_single(arrived, packed, lengths, sent.tolist())
+        return [item for part in arrived.cpu().split(lengths) for item in pickle.loads(part.numpy().tobytes())]
 
     def broadcast(self, value: T) -> T:
         """The main process's value, on every rank."""

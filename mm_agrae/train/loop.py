@@ -1,4 +1,4 @@
-"""The reinforcement-learning loop: sample -> prompt -> rollout -> experience -> update -> metrics."""
+"""The reinforcement-learning loop: sample -> prompt -> rollout -> experience -> balance -> update -> metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from mm_agrae.data.sampler import PromptSampler
 from mm_agrae.engines.base import Engine
 from mm_agrae.estimator import assemble
 from mm_agrae.policy.feed import Cursor, Feed
+from mm_agrae.policy.flops import model_shape
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.records import RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Harvest, Judge, rollout
 from mm_agrae.seeding import seed_for
 from mm_agrae.store.rollout_log import group_lines, write_lines
+from mm_agrae.train.balance import balanced, useful_flops
 from mm_agrae.train.experience import Experience, experience
 from mm_agrae.train.progress import Progress
 from mm_agrae.train.sampling import Sampled, sample_groups
@@ -49,6 +51,7 @@ def train(session: Session, parts: Parts) -> None:
     session.fix_data(parts.samples)
     config = session.config
     learner = make_learner(session)
+    shape = model_shape(session.policy)
     feed = Feed(policy=session.policy, config=config, log=session.log)
     draw = partial(feed.take, parts.samples, PromptSampler(len(parts.samples), config.seed), config.rollout.num_prompts)
     progress = Progress(session.log, config.train.num_steps)
@@ -60,12 +63,14 @@ def train(session: Session, parts: Parts) -> None:
         sampled = _sample(session, parts, draw, feed, learner.algorithm.max_sampling_rounds)
         told_shortage = _tell_shortage(session, sampled, told=told_shortage)
         batch, estimator = experience(sampled, learner.algorithm, session.estimator)
+        batch = balanced(learner, batch, shape)
         outcome = update(learner, batch, step=session.step)
         session.step, session.cursor, session.estimator = session.step + 1, sampled.cursor, estimator
         syncing = time.perf_counter()
         parts.engine.sync_weights(session.policy, version=session.step)
         outcome["time/sync_s"] = time.perf_counter() - syncing
         metrics = batch.metrics() | outcome | _costs(session, sampled, outcome)
+        metrics["throughput/update_useful_flops_per_s"] = useful_flops(learner, batch, shape) / metrics["time/update_s"]
         if _due(session.step, config.train.rollout_log_every, config):
             _log_rollouts(session, batch)
         if _due(session.step, config.evaluate.every, config, first=False):
@@ -81,6 +86,7 @@ def train(session: Session, parts: Parts) -> None:
 def make_learner(session: Session) -> Learner:
     """Policy, reference, optimiser and algorithm as the update takes them."""
     config = session.config
+    assert session.optimizer is not None
     return Learner(
         policy=session.policy,
         reference=_reference(config, session.policy),
@@ -99,9 +105,7 @@ def _reference(config: RunConfig, policy: Policy) -> Policy | None:
         return None
     if config.model.lora:
         return policy
-    reference = load_policy(config.model, policy.device)
-    reference.model.requires_grad_(False)
-    return reference
+    return load_policy(config.model, policy.device, trained=False, log=lambda line: None)  # the policy has said it
 
 
 def _sample(session: Session, parts: Parts, draw: Draw, feed: Feed, max_rounds: int) -> Sampled:
