@@ -66,8 +66,8 @@ def pick_storage(name: str, *, precision: str, device: torch.device) -> Storage:
         return "fp32"
     if precision != "bf16":
         raise ConfigError(
-            f"model.stored_weights is {name}, but model.precision comes out as {precision}, which would compute in fp32 "
-            "with weights that were rounded to bf16. Set model.precision=bf16, or model.stored_weights=fp32."
+            f"model.stored_weights is {name}, but model.precision comes out as {precision}, which would compute in "
+            "fp32 with weights that were rounded to bf16. Set model.precision=bf16, or model.stored_weights=fp32."
         )
     return "bf16_with_fp32_masters"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -41,6 +41,7 @@ class Session:
 
     Attributes:
         job: What the run does; a checkpoint of one job does not resume another.
+        optimizer: None where nothing is learnt.
         tracker: On the main process only.
         step: Steps done.
         cursor: Place in the training data.
@@ -53,7 +54,7 @@ class Session:
     world: World
     run_dir: RunDir
     policy: Policy
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None
     tracker: Tracker | None
     log: Callable[[str], None]
     step: int
@@ -87,6 +88,7 @@ class Session:
             "cursor": vars(self.cursor),
             "estimator": self.estimator.to_json(),
             "config_hash": config_hash(self.config),
+            "arithmetic": arithmetic_of(self.policy),
             "data": self.data,
             "wandb_run_id": self.tracker.run_id if self.tracker else None,
         }
@@ -133,6 +135,7 @@ class Session:
             self.tracker.close()
 
     def _write(self, folder: Path) -> None:
+        assert self.optimizer is not None
         save_weights(self.policy, folder / MODEL_FOLDER)
         torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
 
@@ -157,7 +160,8 @@ def open_session(
         log: Receives lines for the user, on the main process.
 
     Raises:
-        CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config or job.
+        CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config or job,
+            or its policy was computed and stored in another precision.
     """
     world = World(device=config.model.device)
     say = log if world.is_main else lambda line: None
@@ -177,9 +181,22 @@ def open_session(
     # Fresh adapters draw from the global generator: seeded, every rank and every repetition starts from the same ones.
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, "adapters"))
-        policy = load_policy(config.model, world.device, weights=checkpoint / MODEL_FOLDER if checkpoint else None)
-    optimizer = make_optimizer(policy.trainable(), config.sft.optim if job == "sft" else config.train.optim)
+        policy = load_policy(
+            config.model,
+            world.device,
+            weights=checkpoint / MODEL_FOLDER if checkpoint else None,
+            trained=job != "eval",
+            log=say,
+        )
+    if state and state["arithmetic"] != arithmetic_of(policy):
+        raise CheckpointError(
+            f"{out} was learnt with {_in_words(state['arithmetic'])}, but here it would go on with "
+            f"{_in_words(arithmetic_of(policy))}, and no longer be the same run. Resume it on a machine like the one "
+            "that it began on, or start a new run from the model/ folder of its last checkpoint."
+        )
+    optimizer = _optimizer(config, job, policy) if job != "eval" else None
     if checkpoint:
+        assert optimizer is not None
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
     # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
     run_dir = run_dir or RunDir(Path(world.broadcast(_new_directory(config, out) if world.is_main else "")))
@@ -203,6 +220,20 @@ def open_session(
         _write_facts(session, recipe, resume)
         session.tracker = _open_tracker(session, state["wandb_run_id"] if state else None, resume)
     return session
+
+
+def arithmetic_of(policy: Policy) -> dict[str, str]:
+    """What the settings of precision and storage came out as: "auto" means another thing on another machine."""
+    return {"precision": policy.precision, "stored_weights": policy.stored_weights}
+
+
+def _in_words(arithmetic: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in arithmetic.items())
+
+
+def _optimizer(config: RunConfig, job: Job, policy: Policy) -> torch.optim.Optimizer:
+    settings = config.sft.optim if job == "sft" else config.train.optim
+    return make_optimizer(policy.trainable(), settings, masters=policy.masters)
 
 
 def _existing_run(out: Path | None, config: RunConfig) -> RunDir:
@@ -255,7 +286,7 @@ def _write_facts(session: Session, recipe: str, resume: bool) -> None:
     if not resume:
         session.run_dir.write_recipe(recipe)
         session.run_dir.write_config(session.config.model_dump(mode="json"))
-    session.run_dir.write_environment(environment(str(session.world.device)))
+    session.run_dir.write_environment(environment(str(session.world.device)) | arithmetic_of(session.policy))
 
 
 def _open_tracker(session: Session, run_id: str | None, resume: bool) -> Tracker:

@@ -89,7 +89,10 @@ def test_a_folder_that_is_no_model(refused: Run, recipe: Path, tmp_path: Path) -
     [
         (["model.device=cuda"], "model.device is cuda, but torch sees no CUDA device"),
         (["model.device=cuda", "model.precision=bf16"], "model.device is cuda, but torch sees no CUDA device"),
-        (["model.precision=bf16"], "model.precision is bf16, but the device is cpu"),
+        (
+            ["model.stored_weights=bf16_with_fp32_masters"],
+            "model.stored_weights is bf16_with_fp32_masters, but model.precision comes out as fp32",
+        ),
     ],
 )
 def test_no_gpu(refused: Run, recipe: Path, tmp_path: Path, settings: Sequence[str], message: str) -> None:

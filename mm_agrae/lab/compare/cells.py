@@ -58,6 +58,7 @@ class Result:
         num_correct: Evaluation set -> problem -> correct ones among its sampled completions, after the last step.
         curves: Metric -> step -> value, for the metrics of CURVES.
         seconds: Time of training and measuring, without the start of the program.
+        arithmetic: What the policy computed in and what its weights were stored in.
         code: Version and revision of the code that ran, "+" behind what differs from its revision.
     """
 
@@ -68,6 +69,7 @@ class Result:
     num_correct: Mapping[str, Mapping[str, int]]
     curves: Mapping[str, Mapping[int, float]]
     seconds: float
+    arithmetic: str
     code: str
 
 
@@ -140,6 +142,7 @@ def read_result(cell: Cell) -> Result:
         raise CheckpointError(f"{cell.run.metrics} lacks {missing[0]}. Run the comparison to its end first.")
     last = cell.config.train.num_steps
     sets = cell.config.data.eval
+    facts = _environment(cell.run)
     return Result(
         algorithm=cell.algorithm,
         seed=cell.seed,
@@ -147,7 +150,8 @@ def read_result(cell: Cell) -> Result:
         after={key: value for key, value in lines[last].items() if key.startswith("eval/")},
         num_correct={name: _num_correct(cell.run.eval_at(last) / f"{name}.jsonl") for name in sets},
         curves={key: {step: line[key] for step, line in lines.items() if key in line} for key in CURVES},
-        code=_code(cell.run),
+        arithmetic=_arithmetic(facts),
+        code=_code(facts),
         seconds=sum(line["time/step_s"] for line in lines.values() if "time/step_s" in line)
         + lines[0].get("time/evaluate_s", 0.0),
     )
@@ -219,10 +223,22 @@ def _num_correct(path: Path) -> dict[str, int]:
     }
 
 
-def _code(run: RunDir) -> str:
+def _environment(run: RunDir) -> Mapping[str, Any]:
+    """Empty where it was not kept."""
     try:
-        facts = json.loads(run.environment.read_text(encoding="utf-8"))
+        return json.loads(run.environment.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+
+
+def _arithmetic(facts: Mapping[str, Any]) -> str:
+    if "stored_weights" not in facts:
+        return "unknown"
+    return f"{facts['precision']} with weights stored as {facts['stored_weights']}"
+
+
+def _code(facts: Mapping[str, Any]) -> str:
+    if not facts:
         return "unknown"
     revision = (facts.get("git_revision") or "no revision")[:12]
     return f"{facts.get('version')} {revision}{'+' if facts.get('git_dirty') else ''}"

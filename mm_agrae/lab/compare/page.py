@@ -123,6 +123,11 @@ def _difference_notes(comparison: Comparison) -> list[str]:
         "solved more often / as often / less often; problems of one run rise and fall together, so these counts "
         "describe and the intervals decide."
     ]
+    if len(comparison.arithmetic) > 1:
+        notes.append(
+            f"The runs were computed in {len(comparison.arithmetic)} ways: {', '.join(comparison.arithmetic)}. What "
+            "weights are stored in decides what a learning rate does, so a difference may come from that alone."
+        )
     if len(comparison.code) > 1:
         notes.append(
             f"The runs were made by {len(comparison.code)} versions of the code: {', '.join(comparison.code)}."

@@ -56,6 +56,8 @@ class Comparison:
     Attributes:
         common: Settings of all cells.
         settings: Algorithm -> its settings as the matrix has them.
+        arithmetic: What the runs computed in and stored their weights in; more than one makes them hard to compare,
+            because the same learning rate then moves them differently.
         code: Versions of the code that the runs were made by; more than one makes them hard to compare.
         start: Metric -> estimate before training over all seeds that a run finished; empty unless all runs of a seed
             measured the same there.
@@ -69,6 +71,7 @@ class Comparison:
     notes: tuple[str, ...]
     common: Mapping[str, Any]
     settings: Mapping[str, Mapping[str, Any]]
+    arithmetic: tuple[str, ...]
     code: tuple[str, ...]
     start: Mapping[str, Estimate]
     rows: tuple[Row, ...]
@@ -111,6 +114,7 @@ def compare(matrix: Matrix, results: Sequence[Result], *, missing: Sequence[str]
         notes=matrix.notes,
         common=matrix.common,
         settings=matrix.algorithms,
+        arithmetic=tuple(sorted({result.arithmetic for result in results})),
         code=tuple(sorted({result.code for result in results})),
         start=_start(results, matrix),
         rows=tuple(_row(name, of(name), matrix.metrics) for name in matrix.algorithms),

@@ -215,6 +215,26 @@ def test_runs_of_several_versions_of_the_code_are_told(tmp_path: Path) -> None:
     assert "versions of the code" not in markdown(one)
 
 
+def test_trap_24_runs_that_store_weights_otherwise_are_not_compared_unknowingly(tmp_path: Path) -> None:
+    """What weights are stored in decides what a learning rate does, and one recipe stores otherwise on another machine.
+
+    The resolved values count, not the settings: both runs below have the same configuration.
+    """
+    asked = matrix(tmp_path)
+    done = cells(asked, tmp_path / "out")
+    for number, cell in enumerate(done):
+        finish(cell, after=0.5)
+        on_gpu = {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
+        cell.run.write_environment({"precision": "fp32", "stored_weights": "fp32"} if number else on_gpu)
+    made = compare(asked, [read_result(cell) for cell in done])
+    ways = ("bf16 with weights stored as bf16_with_fp32_masters", "fp32 with weights stored as fp32")
+    assert made.arithmetic == ways
+    assert f"The runs were computed in 2 ways: {', '.join(ways)}." in markdown(made)
+    one = compare(asked, [read_result(cell) for cell in done[1:]])
+    assert one.arithmetic == ways[1:]
+    assert "The runs were computed in" not in markdown(one)
+
+
 def test_what_seeds_differ_in_is_what_the_matrix_sets_by_seed(tmp_path: Path, full: Comparison) -> None:
     assert "Seeds differ in: the random numbers of the run. The interval" in markdown(full)
     common = {"data.train.path": "work/seed{seed}/data", "train.num_steps": 5}

@@ -1,0 +1,353 @@
+"""bf16 weights with fp32 masters: what is rounded and what is not, in small modules and in whole models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mm_agrae.config.schema import LoraConfig, ModelConfig, OptimConfig
+from mm_agrae.engines.transformers_engine import TransformersEngine
+from mm_agrae.errors import ConfigError
+from mm_agrae.policy.forward import hidden_states, score
+from mm_agrae.policy.layout import Row, make_layout
+from mm_agrae.policy.load import Policy, load_policy, save_weights
+from mm_agrae.policy.masters import Masters, pick_storage, store_in_bf16
+from mm_agrae.policy.optim import make_optimizer, optimizer_step
+from mm_agrae.records import RenderedPrompt, Sampling
+from mm_agrae.train.distributed import World
+
+ModelFolder = Callable[[str], Path]
+Rendered = Callable[..., RenderedPrompt]
+
+CPU = torch.device("cpu")
+# Of a log-probability under bf16 arithmetic, in these models.
+BF16_NATS = 0.1
+
+
+def bf16(folder: Path, *, trained: bool = True, weights: Path | None = None, **settings: object) -> Policy:
+    config = {"path": str(folder), "device": "cpu", "precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
+    return load_policy(ModelConfig.model_validate(config | settings), trained=trained, weights=weights)
+
+
+def fp32(folder: Path, **settings: object) -> Policy:
+    return load_policy(ModelConfig.model_validate({"path": str(folder), "device": "cpu", **settings}))
+
+
+def rows_of(policy: Policy, rendered: Rendered) -> list[Row]:
+    pictured = rendered(policy, (64, 48)) if policy.sees else rendered(policy)
+    text = rendered(policy, question="What is two plus two?")
+    return [
+        Row(prompt=pictured, completions=((40, 41, 42), (), (43, 44))),
+        Row(prompt=text, completions=((50, 51), (52,))),
+    ]
+
+
+def learn(policy: Policy, optimizer: torch.optim.Optimizer, rows: Sequence[Row], *, lr: float = 1e-3) -> None:
+    (-score(policy, make_layout(rows)).logprobs.mean()).backward()
+    parameters = policy.trainable()
+    World(device="cpu").sum_gradients(parameters)
+    optimizer_step(optimizer, parameters, lr=lr, max_grad_norm=1.0)
+
+
+def check_rounded(policy: Policy) -> Masters:
+    """Every weight is bf16, and the trained ones are their fp32 masters rounded."""
+    masters = policy.masters
+    assert masters is not None
+    assert {parameter.dtype for parameter in policy.model.parameters()} == {torch.bfloat16}
+    assert [id(weight) for weight in masters.weights] == [id(weight) for weight in policy.trainable()]
+    for weight, master in zip(masters.weights, masters.fp32, strict=True):
+        assert master.dtype == torch.float32
+        assert torch.equal(weight, master.bfloat16())
+    return masters
+
+
+class Tied(nn.Module):
+    """A table that is read and written with, a frozen layer, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.table.weight
+        self.frozen = nn.Linear(4, 4)
+        self.frozen.requires_grad_(False)
+        self.register_buffer("frequencies", torch.tensor([0.1, 0.01]))
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "device", "expected"),
+    [
+        ("auto", "bf16", "cuda", "bf16_with_fp32_masters"),
+        ("auto", "fp32", "cuda", "fp32"),
+        ("auto", "bf16", "cpu", "fp32"),
+        ("auto", "fp32", "cpu", "fp32"),
+        ("fp32", "bf16", "cuda", "fp32"),
+        ("bf16_with_fp32_masters", "bf16", "cpu", "bf16_with_fp32_masters"),
+    ],
+)
+def test_what_a_setting_stores(name: str, precision: str, device: str, expected: str) -> None:
+    assert pick_storage(name, precision=precision, device=torch.device(device)) == expected
+
+
+def test_bf16_weights_need_bf16_arithmetic(model_folder: ModelFolder) -> None:
+    with pytest.raises(ConfigError, match=r"model.precision comes out as fp32.*Set model.precision=bf16"):
+        fp32(model_folder("qwen3"), stored_weights="bf16_with_fp32_masters")
+
+
+def test_rounding_a_module() -> None:
+    model = Tied()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    masters = store_in_bf16(model, CPU)
+    assert masters is not None
+    (weight,), (master,) = masters.weights, masters.fp32
+    assert weight is model.table.weight is model.head.weight, "a tied weight has one master"
+    assert torch.equal(master, before["table.weight"])
+    assert torch.equal(weight, before["table.weight"].bfloat16())
+    assert not torch.equal(weight.float(), master), "nothing was rounded"
+    assert torch.equal(model.frozen.weight, before["frozen.weight"].bfloat16())
+    assert torch.equal(model.frequencies, before["frequencies"]), "positions would drift with bf16 frequencies"
+    assert store_in_bf16(Tied().requires_grad_(False), CPU) is None
+
+
+def test_gradients_add_up_in_fp32() -> None:
+    """In bf16 a sum of ones stops at 256: 257 is no bf16 number."""
+    model = nn.Linear(1, 1, bias=False)
+    store_in_bf16(model, CPU)
+    for _ in range(300):
+        model.weight.sum().backward()
+    assert model.weight.grad is not None
+    assert model.weight.grad.dtype == torch.float32
+    assert model.weight.grad.item() == 300, "over micro-batches"
+    model.weight.grad = None
+    sum(model.weight.sum() for _ in range(300)).backward()  # type: ignore[union-attr]
+    assert model.weight.grad.item() == 300, "over the uses in one pass"
+
+    plain = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    sum(plain.sum() for _ in range(300)).backward()  # type: ignore[union-attr]
+    assert plain.grad is not None
+    assert plain.grad.item() == 256
+
+
+def test_steps_of_1e_6_survive() -> None:
+    """bf16 numbers below 0.25 are 2^-10 = 0.00098 apart: 1000 steps of 1e-6 cross to the next, one changes nothing."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.25)
+    masters = store_in_bf16(model, CPU)
+    assert masters is not None
+    config = OptimConfig(lr=1e-6)
+    optimizer = make_optimizer(list(model.parameters()), config, masters=masters)
+    seen = set()
+    for step in range(1000):
+        model.weight.sum().backward()
+        optimizer_step(optimizer, list(model.parameters()), lr=1e-6, max_grad_norm=1.0)
+        seen.add(model.weight.item())
+        if step == 0:
+            assert masters.fp32[0].item() == pytest.approx(0.25 - 1e-6, abs=2e-8)
+            assert model.weight.item() == 0.25
+    assert masters.fp32[0].item() == pytest.approx(0.249, abs=1e-5)
+    assert seen == {0.25, 0.25 - 2**-10}
+
+    plain = nn.Parameter(torch.full((1, 1), 0.25, dtype=torch.bfloat16))
+    alone = torch.optim.AdamW([plain], lr=1e-6, weight_decay=0.0)
+    for _ in range(10):
+        plain.sum().backward()
+        alone.step()
+    assert plain.item() == 0.25, "bf16 alone would learn too, and this test would show nothing"
+
+
+def test_a_step_moves_the_master_and_rounds_it() -> None:
+    """The arithmetic of test_optim.py::test_a_step_by_hand, on a weight stored in bf16."""
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.data = torch.tensor([[1.0, 2.0]])
+    masters = store_in_bf16(model, CPU)
+    parameters = list(model.parameters())
+    optimizer = make_optimizer(parameters, OptimConfig(lr=1.0, weight_decay=0.1), masters=masters)
+    parameters[0].grad = torch.tensor([[3.0, 4.0]])
+    version = parameters[0]._version
+    assert optimizer_step(optimizer, parameters, lr=0.01, max_grad_norm=0.5) == pytest.approx(5.0)
+    assert masters is not None
+    torch.testing.assert_close(masters.fp32[0], torch.tensor([[0.999 - 0.01, 1.998 - 0.01]]))
+    assert torch.equal(parameters[0], masters.fp32[0].bfloat16())
+    assert parameters[0].grad is None
+    assert masters.fp32[0].grad is None
+    assert parameters[0]._version > version, "what is cached for these weights would be kept"
+    torch.testing.assert_close(optimizer.state[masters.fp32[0]]["exp_avg"], torch.tensor([[0.03, 0.04]]))
+
+
+def test_weights_that_no_gradient_reached_count_as_zeros() -> None:
+    model = nn.Linear(2, 1)
+    masters = store_in_bf16(model, CPU)
+    parameters = list(model.parameters())
+    model.weight.sum().backward()
+    World(device="cpu").sum_gradients(parameters)
+    assert [parameter.grad.dtype for parameter in parameters if parameter.grad is not None] == [torch.float32] * 2
+    optimizer = make_optimizer(parameters, OptimConfig(lr=1.0), masters=masters)
+    bias = model.bias.item()
+    optimizer_step(optimizer, parameters, lr=0.1, max_grad_norm=1.0)
+    assert model.bias.item() == bias
+
+
+def test_16_bits_without_masters_are_not_trained() -> None:
+    model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    masters = store_in_bf16(model, CPU)
+    with pytest.raises(ValueError, match=r"weights are stored in torch.bfloat16.*Pass Policy.masters"):
+        make_optimizer(list(model.parameters()), OptimConfig())
+    with pytest.raises(ValueError, match=r"masters of 2 weights, but 2 others are trained"):
+        make_optimizer(list(other.parameters()), OptimConfig(), masters=masters)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3"])
+def test_a_model_in_bf16(model_folder: ModelFolder, rendered: Rendered, architecture: str) -> None:
+    """Weights rounded, buffers not; scores and gradients are those of fp32 but for rounding."""
+    exact, policy = fp32(model_folder(architecture)), bf16(model_folder(architecture))
+    masters = check_rounded(policy)
+    assert all(torch.equal(one, two) for one, two in zip(masters.fp32, exact.trainable(), strict=True))
+    for one, two in zip(policy.model.buffers(), exact.model.buffers(), strict=True):
+        assert torch.equal(one, two)
+    found = []
+    for each in (policy, exact):
+        logprobs = score(each, make_layout(rows_of(each, rendered))).logprobs
+        logprobs.mean().backward()
+        gradients = [weight.grad for weight in each.trainable() if weight.grad is not None]
+        found.append((logprobs.detach(), torch.cat([gradient.reshape(-1) for gradient in gradients])))
+    (rough, rough_gradient), (logprobs, gradient) = found
+    assert rough.dtype == rough_gradient.dtype == torch.float32
+    assert 0 < (rough - logprobs).abs().max() < BF16_NATS
+    assert torch.cosine_similarity(rough_gradient, gradient, dim=0) > 0.999
+
+
+def test_trap_23_hidden_states_stay_in_bf16(model_folder: ModelFolder, rendered: Rendered) -> None:
+    """A wrapper around the model that turns what it returns into fp32 doubles the largest tensors of a pass."""
+    policy = bf16(model_folder("qwen2_5_vl"))
+    layout = make_layout(rows_of(policy, rendered))
+    with policy.arithmetic():
+        assert not torch.is_autocast_enabled("cpu"), "weights in bf16 need no cast in every pass"
+        assert hidden_states(policy, layout).dtype == torch.bfloat16
+    assert score(policy, layout).logprobs.dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl", "qwen3"])
+def test_fp32_weights_are_cast_in_every_pass(model_folder: ModelFolder, rendered: Rendered, architecture: str) -> None:
+    """Norms and rotation hand over queries and keys in another type than values; a group is shared all the same."""
+    policy = fp32(model_folder(architecture), precision="bf16")
+    assert policy.masters is None
+    assert policy.shares_prompts
+    assert {parameter.dtype for parameter in policy.model.parameters()} == {torch.float32}
+    with policy.arithmetic():
+        assert torch.is_autocast_enabled("cpu")
+    exact, rough = (
+        score(each, make_layout(rows_of(each, rendered))).logprobs
+        for each in (fp32(model_folder(architecture)), policy)
+    )
+    assert 0 < (exact - rough).abs().max() < BF16_NATS
+    rough.sum().backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in policy.trainable() if weight.grad is not None)
+
+
+def test_what_is_frozen_has_no_master(model_folder: ModelFolder) -> None:
+    policy = bf16(model_folder("qwen2_5_vl"), freeze=("vision", "connector"))
+    masters = check_rounded(policy)
+    assert 0 < len(masters.fp32) < len(list(policy.model.parameters()))
+    evaluated = bf16(model_folder("qwen2_5_vl"), trained=False)
+    assert evaluated.masters is None
+    assert evaluated.trainable() == []
+    assert {parameter.dtype for parameter in evaluated.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_learning_goes_on_as_if_it_had_not_been_saved(
+    model_folder: ModelFolder, rendered: Rendered, tmp_path: Path, recompute: bool
+) -> None:
+    """The folder holds the masters, so that a run that loads it continues exactly; saving leaves the run as it was."""
+    settings = {"freeze": ("vision",), "gradient_checkpointing": recompute}
+    policy = bf16(model_folder("qwen2_5_vl"), **settings)
+    rows = rows_of(policy, rendered)
+    optimizer = make_optimizer(policy.trainable(), OptimConfig(), masters=policy.masters)
+    learn(policy, optimizer, rows)
+    save_weights(policy, tmp_path / "model")
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    masters = check_rounded(policy)
+
+    saved = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "float32"
+    resumed = bf16(model_folder("qwen2_5_vl"), weights=tmp_path / "model", **settings)
+    again = make_optimizer(resumed.trainable(), OptimConfig(), masters=resumed.masters)
+    again.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
+    check_equal(resumed, policy)
+    ordinary = fp32(tmp_path / "model", freeze=("vision",))
+    assert all(torch.equal(one, two) for one, two in zip(ordinary.trainable(), masters.fp32, strict=True))
+
+    before = [master.clone() for master in masters.fp32]
+    learn(policy, optimizer, rows)
+    learn(resumed, again, rows)
+    check_equal(resumed, policy)
+    assert any(not torch.equal(one, two) for one, two in zip(before, masters.fp32, strict=True))
+
+
+def check_equal(one: Policy, other: Policy) -> None:
+    """Masters, and every weight with or without one."""
+    for pair in zip(check_rounded(one).fp32, check_rounded(other).fp32, strict=True):
+        assert torch.equal(*pair)
+    for mine, others in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, others)
+
+
+def test_adapters_are_rounded_and_saved_like_other_weights(
+    model_folder: ModelFolder, rendered: Rendered, tmp_path: Path
+) -> None:
+    settings = {"lora": LoraConfig(rank=4).model_dump()}
+    policy = bf16(model_folder("qwen2_5_vl"), **settings)
+    rows = rows_of(policy, rendered)
+    optimizer = make_optimizer(policy.trainable(), OptimConfig(), masters=policy.masters)
+    for _ in range(2):
+        learn(policy, optimizer, rows, lr=1e-2)
+    save_weights(policy, tmp_path / "adapters")
+    saved = load_file(tmp_path / "adapters" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert all("lora" in name for name in saved)
+    check_equal(bf16(model_folder("qwen2_5_vl"), weights=tmp_path / "adapters", **settings), policy)
+    with policy.without_adapters(), torch.no_grad():
+        first = score(policy, make_layout(rows)).logprobs
+    start = score(bf16(model_folder("qwen2_5_vl"), trained=False), make_layout(rows)).logprobs
+    assert torch.equal(first, start)
+
+
+def test_rollouts_come_from_the_weights_that_are_trained(model_folder: ModelFolder, rendered: Rendered) -> None:
+    """Both sides compute with the bf16 weights, so what is left of the gap is the order of the sums."""
+    policy = bf16(model_folder("qwen2_5_vl"))
+    prompts = [rendered(policy, (64, 48)), rendered(policy, question="What is two plus two?")]
+    engine = TransformersEngine(policy, batch_rows=8)
+    groups = engine.generate(prompts, Sampling(max_new_tokens=12, num_completions=4), [[0, 1, 2, 3], [4, 5, 6, 7]])
+    rows = [
+        Row(prompt=prompt, completions=tuple(completion.token_ids for completion in group))
+        for prompt, group in zip(prompts, groups, strict=True)
+    ]
+    told = torch.tensor([logprob for group in groups for completion in group for logprob in completion.logprobs])
+    with torch.no_grad():
+        gap = (score(policy, make_layout(rows)).logprobs - told).abs()
+    assert len(told) > 8
+    assert gap.max() < BF16_NATS
+    assert gap.mean() < BF16_NATS / 5
+
+
+def test_a_row_of_one_use_and_many_uses(model_folder: ModelFolder, rendered: Rendered) -> None:
+    """A gradient over micro-batches is the gradient of their union, though each is computed in bf16."""
+    policy = bf16(model_folder("qwen3"))
+    rows = rows_of(policy, rendered)
+
+    def gradient(batches: Sequence[Sequence[Row]]) -> Tensor:
+        policy.model.zero_grad(set_to_none=True)
+        for batch in batches:
+            score(policy, make_layout(batch)).logprobs.sum().backward()
+        return torch.cat([weight.grad.reshape(-1) for weight in policy.trainable() if weight.grad is not None])
+
+    whole, parts = gradient([rows]), gradient([[row] for row in rows])
+    assert (whole - parts).norm() < 2e-2 * whole.norm()
