@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mm_agrae.policy.adapters import from_the_base_up, merged, with_adapters
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.masters import Masters, Storage, in_fp32, pick_storage, store_in_bf16
+from mm_agrae.policy.sharing import language_attention_of, with_layout
 from mm_agrae.policy.vision_cache import VisionCache
 
 # The families whose vision layout (one placeholder per merged patch, three rotary rows) this code speaks.
@@ -154,7 +156,12 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def load_policy(
-    config: ModelConfig, device: torch.device | None = None, *, weights: Path | None = None, trained: bool = True
+    config: ModelConfig,
+    device: torch.device | None = None,
+    *,
+    weights: Path | None = None,
+    trained: bool = True,
+    log: Callable[[str], None] = warnings.warn,
 ) -> Policy:
     """Load a policy.
 
@@ -163,6 +170,7 @@ def load_policy(
         device: Where to; None picks it by the config.
         weights: Folder of a checkpoint whose weights replace those of config.path; tokenizer and processor stay.
         trained: Whether it will be trained; false freezes every weight and keeps no masters.
+        log: Is told when the model cannot share prompts between completions, and why.
 
     Raises:
         ConfigError: The folder is no model, or one this trainer cannot serve; the message says which and what to do.
@@ -175,11 +183,11 @@ def load_policy(
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
     if weights is None or config.lora:
-        model = _load_model(base, sees)
+        model = _load_model(base, sees, language_attention_of(model_config))
         for folder in adapters:
             model = merged(model, folder)
     else:
-        model = _load_model(str(weights), sees)
+        model = _load_model(str(weights), sees, language_attention_of(model_config))
     processor = _load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
     _freeze(model, config.freeze, sees)
@@ -199,7 +207,7 @@ def load_policy(
     masters = store_in_bf16(model, device) if stored_weights != "fp32" else None
     model.to(device)
     model.eval()  # no dropout: rollout and update must see the same function
-    return Policy(
+    policy = Policy(
         model=model,
         processor=processor,
         tokenizer=tokenizer,
@@ -212,6 +220,7 @@ def load_policy(
         masters=masters,
         vision_cache=VisionCache(int(config.vision_cache_gib * 2**30)),
     )
+    return with_layout(policy, log)
 
 
 def load_renderer(path: str) -> Policy:
@@ -267,20 +276,6 @@ def _check_family(config: Any, sees: bool) -> None:
             "Choose a model of these families, or a text model for text problems."
         )
     text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ())
-    if not kinds and getattr(text, "sliding_window", None) is not None:  # families older than layer_types
-        kinds = {"sliding_attention"}
-    other = sorted(kinds - {"full_attention"})
-    if other:
-        raise ConfigError(
-            f"model type {config.model_type!r} has layers of kind {', '.join(other)}, but only full attention can "
-            "share a prompt between completions. Choose a model whose layers all attend to everything."
-        )
-    if getattr(text, "alibi", False):
-        raise ConfigError(
-            f"model type {config.model_type!r} has no positions of its own (alibi), and a shared prompt needs them. "
-            "Choose a model with rotary or learnt positions."
-        )
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text, name, None) not in (None, 1, 1.0):
             raise ConfigError(
@@ -289,19 +284,23 @@ def _check_family(config: Any, sees: bool) -> None:
             )
 
 
-def _load_model(path: str, sees: bool) -> Any:
+def _load_model(path: str, sees: bool, language: str | None) -> Any:
     auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     try:
         return auto.from_pretrained(
             path,
             dtype=torch.float32,
-            attn_implementation={"": LANGUAGE_ATTENTION, "text_config": LANGUAGE_ATTENTION, "vision_config": "sdpa"},
+            attn_implementation={"": language, "text_config": language, "vision_config": "sdpa"},
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"model.path {path!r} has a configuration but no model that can be loaded: {error}\n"
             "Give a folder with the weights of a language model or a vision-language model."
         ) from error
+    except KeyError as error:
+        if error.args != (LANGUAGE_ATTENTION,):
+            raise
+        return _load_model(path, sees, None)  # a family that knows a few kinds of attention by name, and no others
 
 
 def _load_processor(path: str, sees: bool) -> Any:
