@@ -198,6 +198,7 @@ def load_policy(
             )
         model = with_adapters(model, config, weights)
     if config.gradient_checkpointing:
+        _check_dropout(model_config, sees)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -282,6 +283,18 @@ def _check_family(config: Any, sees: bool) -> None:
                 f"model type {config.model_type!r} changes its logits ({name}={getattr(text, name)}), which the "
                 "log-probabilities here would miss. Choose a model without it."
             )
+
+
+def _check_dropout(config: Any, sees: bool) -> None:
+    """transformers recomputes layers in training mode only, which switches on the dropout that a layer itself does."""
+    for part in (config.get_text_config(), *([config.vision_config] if sees else [])):
+        for name, value in part.to_dict().items():
+            if "drop" in name and isinstance(value, float) and value > 0:
+                raise ConfigError(
+                    f"model type {config.model_type!r} has {name}={value}, which gradient checkpointing can switch on, "
+                    "and rollout and update must compute the same. Set it to 0 in the model's config.json, or set "
+                    "model.gradient_checkpointing=false, which keeps dropout off."
+                )
 
 
 def _load_model(path: str, sees: bool, language: str | None) -> Any:

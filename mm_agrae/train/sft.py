@@ -64,6 +64,12 @@ def _row(session: Session, feed: Feed, prompt: Prompt) -> Row:
         )
     tokenizer = session.policy.tokenizer
     ids = tokenizer.encode(solution, add_special_tokens=False)
+    if banned := set(ids) & set(session.policy.banned_token_ids):
+        raise DataError(
+            f"the worked solution of sample {prompt.sample.id!r} holds "
+            f"{', '.join(tokenizer.convert_ids_to_tokens(sorted(banned)))}, which stands for a picture in a prompt and "
+            "has probability 0 in an answer. Remove it from the solution."
+        )
     return Row(prompt=feed.render(prompt), completions=((*ids, tokenizer.eos_token_id),))
 
 
