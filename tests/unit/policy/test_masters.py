@@ -338,9 +338,10 @@ def test_rollouts_come_from_the_weights_that_are_trained(model_folder: ModelFold
     assert gap.mean() < BF16_NATS / 5
 
 
-def test_a_row_of_one_use_and_many_uses(model_folder: ModelFolder, rendered: Rendered) -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_micro_batches_add_up_to_their_union(model_folder: ModelFolder, rendered: Rendered, recompute: bool) -> None:
     """A gradient over micro-batches is the gradient of their union, though each is computed in bf16."""
-    policy = bf16(model_folder("qwen3"))
+    policy = bf16(model_folder("qwen3"), gradient_checkpointing=recompute)
     rows = rows_of(policy, rendered)
 
     def gradient(batches: Sequence[Sequence[Row]]) -> Tensor:
@@ -351,3 +352,21 @@ def test_a_row_of_one_use_and_many_uses(model_folder: ModelFolder, rendered: Ren
 
     whole, parts = gradient([rows]), gradient([[row] for row in rows])
     assert (whole - parts).norm() < 2e-2 * whole.norm()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_learning_on_cuda(model_folder: ModelFolder, rendered: Rendered) -> None:
+    """auto is bf16 with masters there, the optimiser is fused, and steps far below bf16 resolution are kept."""
+    policy = load_policy(ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cuda"))
+    masters = check_rounded(policy)
+    assert policy.stored_weights == "bf16_with_fp32_masters"
+    assert {tensor.device.type for tensor in (*masters.weights, *masters.fp32)} == {"cuda"}
+    optimizer = make_optimizer(policy.trainable(), OptimConfig(), masters=masters)
+    assert optimizer.param_groups[0]["fused"]
+    before = [master.clone() for master in masters.fp32]
+    for _ in range(3):
+        learn(policy, optimizer, rows_of(policy, rendered), lr=1e-6)
+    check_rounded(policy)
+    moved = [float((one - two).abs().max()) for one, two in zip(masters.fp32, before, strict=True)]
+    assert 0 < max(moved) < 1e-5
