@@ -16,6 +16,7 @@ from mm_agrae.estimator import assemble
 from mm_agrae.policy.feed import Cursor, Feed
 from mm_agrae.policy.flops import model_shape
 from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.vision import share_tower
 from mm_agrae.records import RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Harvest, Judge, rollout
 from mm_agrae.seeding import seed_for
@@ -105,7 +106,8 @@ def _reference(config: RunConfig, policy: Policy) -> Policy | None:
         return None
     if config.model.lora:
         return policy
-    return load_policy(config.model, policy.device, trained=False, log=lambda line: None)  # the policy has said it
+    reference = load_policy(config.model, policy.device, trained=False, log=lambda line: None)  # the policy has said it
+    return share_tower(reference, policy)
 
 
 def _sample(session: Session, parts: Parts, draw: Draw, feed: Feed, max_rounds: int) -> Sampled:
