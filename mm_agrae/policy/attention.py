@@ -13,9 +13,13 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mm_agrae.policy.grouped import attend
 from mm_agrae.policy.hugging_face import transformers
+from mm_agrae.policy.kernels import Blocks, Call, Packed
 
 LANGUAGE_ATTENTION = "mm_agrae"
+# The name holds "flash", by which transformers knows that all images of a batch go into one call.
+VISION_ATTENTION = "mm_agrae_flash_vision"
 
 
 class Attention(Protocol):
@@ -49,8 +53,50 @@ def language_attention(
     if attention is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    # Under autocast the rotary embedding may leave query and key in fp32; values come straight from a linear layer.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     return attention.attend(module.layer_idx, query, key, value, scale), None  # type: ignore[arg-type]
+
+
+def vision_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    cu_seq_lens_q: Tensor,
+    max_length_q: int,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a vision tower within every image or window, in one call where a loop would make one of each.
+
+    Args:
+        module: Not used.
+        query, key, value: [1, H, N, D], patches of all images.
+        attention_mask: Not used; lengths say it all.
+        scaling: Multiplies the scores.
+        cu_seq_lens_q: int32 running totals of the patches of each image or window, from 0.
+        max_length_q: Patches of the largest.
+        kwargs: What transformers hands on to every layer; the language model's `attention` may be among it.
+
+    Returns:
+        [1, N, H, D].
+    """
+    whole = slice(0, query.shape[2])
+    call: Call
+    if query.device.type == "cpu":
+        sizes = [(length, length) for length in cu_seq_lens_q.diff().tolist()]
+        call = Blocks.of_sizes(sizes, queries=whole, keys=whole, causal=False)
+    else:
+        call = Packed(
+            queries=whole, keys=whole, query_ends=cu_seq_lens_q, key_ends=cu_seq_lens_q,
+            longest_query=max_length_q, longest_key=max_length_q, causal=False,
+        )  # fmt: skip
+    query, key, value = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    return attend(query, key, value, (call,), scaling)[None], None
 
 
 transformers.AttentionInterface.register(LANGUAGE_ATTENTION, language_attention)
 transformers.AttentionMaskInterface.register(LANGUAGE_ATTENTION, sdpa_mask)
+transformers.AttentionInterface.register(VISION_ATTENTION, vision_attention)

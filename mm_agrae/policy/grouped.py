@@ -10,64 +10,43 @@ backward pass of each part alone gives its share, because P = exp(S - L) and δ 
 identity that ring attention uses). The attention kernels of torch drop the gradient of the log-sum-exp that they
 return, so merging their outputs under autograd would be silently wrong.
 
-Shapes: T tokens, H query heads, K key and value heads (K divides H), D head width, B blocks, L tokens of a block.
+Shapes: T tokens, H query heads, K key and value heads (K divides H), D head width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
+
+from mm_agrae.policy.kernels import Call, Places, Saved, Stretches, joined
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One call of a kernel: B blocks of queries, each with its block of keys.
-
-    Padding stands at the end of a block and points at token 0. Causal blocks are square, so a padded key is in the
-    future of every real query; blocks that are not causal have no padded keys at all.
-    """
-
-    queries: Int[Tensor, "B L"]
-    real_queries: Bool[Tensor, "B L"]
-    keys: Int[Tensor, "B M"]
-    real_keys: Bool[Tensor, "B M"]
-    causal: bool
-
-
-@dataclass(frozen=True)
 class AttentionPlan:
-    """The kernel calls that every layer makes for one row of groups.
+    """The kernel calls that every layer makes for one row of groups; made once, for all layers.
 
-    The first two cover every token once (prompts to themselves, completions to themselves), the others every
-    completion token again (to its prompt). Prompts of one length share such a call, because keys must not be padded
-    there.
+    Attributes:
+        own: Every token to its own prompt or completion, causally.
+        shared: Per group, its completion tokens to its prompt.
+        calls: The same on the device of the row: `own` first.
     """
 
-    parts: tuple[Part, ...]
+    own: Stretches
+    shared: tuple[Stretches, ...]
+    calls: tuple[Call, ...]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Attention; B is 1."""
-        out = _GroupedAttention.apply(query[0], key[0], value[0], self.parts, scale)
-        return out.transpose(0, 1)[None].contiguous()
+        query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+        return attend(query, key, value, self.calls, scale)[None]
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> AttentionPlan:
-        return AttentionPlan(
-            tuple(
-                Part(
-                    queries=part.queries.to(device, non_blocking=non_blocking),
-                    real_queries=part.real_queries.to(device, non_blocking=non_blocking),
-                    keys=part.keys.to(device, non_blocking=non_blocking),
-                    real_keys=part.real_keys.to(device, non_blocking=non_blocking),
-                    causal=part.causal,
-                )
-                for part in self.parts
-            )
-        )
+        """The same on a device."""
+        return replace(self, calls=_calls(self.own, self.shared, device, non_blocking))
 
 
 def plan_attention(prompts: Sequence[int], completions: Sequence[Sequence[int]]) -> AttentionPlan:
@@ -77,115 +56,98 @@ def plan_attention(prompts: Sequence[int], completions: Sequence[Sequence[int]])
         prompts: Prompt tokens of every group; at least 1.
         completions: Completion tokens of every group, one entry per completion; 0 is allowed.
     """
-    places: list[range] = []
-    answers: list[range] = []
-    pieces: list[range] = []
+    own: list[range] = []
+    shared: list[Stretches] = []
     start = 0
     for length, lengths in zip(prompts, completions, strict=True):
-        places.append(range(start, start + length))
-        start += length
-        answers.append(range(start, start + sum(lengths)))
+        prompt = range(start, start + length)
+        own.append(prompt)
+        start = prompt.stop
         for piece in lengths:
             if piece:
-                pieces.append(range(start, start + piece))
-            start += piece
-    parts = [_part(places, places, causal=True)]
-    if pieces:
-        parts.append(_part(pieces, pieces, causal=True))
-    for length in sorted(set(prompts)):
-        chosen = [number for number, place in enumerate(places) if len(place) == length and answers[number]]
-        if chosen:
-            parts.append(_part([answers[n] for n in chosen], [places[n] for n in chosen], causal=False))
-    return AttentionPlan(tuple(parts))
+                own.append(range(start, start + piece))
+                start += piece
+        if start > prompt.stop:
+            shared.append(Stretches(queries=(range(prompt.stop, start),), keys=(prompt,), causal=False))
+    return _plan(Stretches(queries=tuple(own), keys=tuple(own), causal=True), tuple(shared))
 
 
-def _part(queries: Sequence[range], keys: Sequence[range], *, causal: bool) -> Part:
-    query_index, real_queries = _padded(queries)
-    key_index, real_keys = _padded(keys)
-    return Part(
-        queries=query_index, real_queries=real_queries, keys=key_index, real_keys=real_keys, causal=causal
-    )  # fmt: skip
+def _plan(own: Stretches, shared: tuple[Stretches, ...]) -> AttentionPlan:
+    return AttentionPlan(own=own, shared=shared, calls=_calls(own, shared, torch.device("cpu"), False))
 
 
-def _padded(ranges: Sequence[range]) -> tuple[Tensor, Tensor]:
-    width = max(map(len, ranges))
-    steps = torch.arange(width)
-    starts = torch.tensor([block.start for block in ranges])[:, None]
-    lengths = torch.tensor([len(block) for block in ranges])[:, None]
-    real = steps < lengths
-    return torch.where(real, starts + steps, 0), real
+def _calls(own: Stretches, shared: Sequence[Stretches], device: torch.device, non_blocking: bool) -> tuple[Call, ...]:
+    """On a CPU a call per group works on views; elsewhere one call for all of them costs less than many."""
+    if shared and device.type != "cpu":
+        shared = [joined(shared)]
+    return tuple(part.on(device, non_blocking=non_blocking) for part in (own, *shared))
 
 
-class _GroupedAttention(torch.autograd.Function):
+def attend(query: Tensor, key: Tensor, value: Tensor, calls: Sequence[Call], scale: float) -> Tensor:
+    """Attention over the union of the keys that the calls give to a query.
+
+    Args:
+        query: [T, H, D].
+        key, value: [S, K, D]; S is T where every token has a query.
+        calls: The first has every query and, in order, the last keys, as many as there are; the others have any.
+        scale: Multiplies the scores.
+
+    Returns:
+        [T, H, D].
+    """
+    return _Attention.apply(query, key, value, calls, scale)
+
+
+class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scale: float) -> Tensor:
-        """query [H, T, D], key and value [K, T, D] -> [H, T, D]."""
-        out = torch.zeros_like(query, memory_format=torch.contiguous_format)
-        lse = query.new_full(query.shape[:2], float("-inf"), dtype=torch.promote_types(query.dtype, torch.float32))
-        for part in parts:
-            _merge(out, lse, part, *_attend(query, key, value, part, scale))
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: Sequence[Call], scale: float) -> Tensor:
+        out, lse = calls[0].forward(query, key, value, scale)
+        for call in calls[1:]:
+            _merge(out, lse, call.queries, *call.forward(query, key, value, scale))
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.parts, ctx.scale = parts, scale
+        ctx.calls, ctx.scale = calls, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, out, lse = ctx.saved_tensors
-        gradients = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
-        for part in ctx.parts:
-            _attend_backward(gradients, (grad_out, query, key, value, out, lse), part, ctx.scale)
-        return *gradients, None, None  # type: ignore[return-value]
+        saved = Saved(grad_out=grad_out, query=query, key=key, value=value, out=out, lse=lse)
+        gradients = list(ctx.calls[0].backward(saved, ctx.scale))
+        for place in range(1, 3):  # keys that stand before the row's own: of a prompt computed earlier
+            gradients[place] = _from(gradients[place], len(key))
+        for call in ctx.calls[1:]:
+            places = (call.queries, call.keys, call.keys)
+            for gradient, place, share in zip(gradients, places, call.backward(saved, ctx.scale), strict=True):
+                _add(gradient, place, share)
+        return *gradients, None, None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, part: Part, scale: float) -> tuple[Tensor, Tensor]:
-    repeat = query.shape[0] // key.shape[0]
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        _blocks(query, part.queries),
-        _heads(_blocks(key, part.keys), repeat),
-        _heads(_blocks(value, part.keys), repeat),
-        0.0, part.causal, scale=scale,
-    )  # fmt: skip
+def _from(gradient: Tensor, num_keys: int) -> Tensor:
+    missing = num_keys - len(gradient)
+    return torch.cat([gradient.new_zeros(missing, *gradient.shape[1:]), gradient]) if missing else gradient
 
 
-def _attend_backward(
-    gradients: Sequence[Tensor], saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], part: Part, scale: float
-) -> None:
-    grad_out, query, key, value, out, lse = saved
-    repeat = query.shape[0] // key.shape[0]
-    # A padded query reads token 0; with an output gradient of 0 it sends nothing anywhere.
-    grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        _blocks(grad_out, part.queries) * part.real_queries[:, None, :, None],
-        _blocks(query, part.queries),
-        _heads(_blocks(key, part.keys), repeat),
-        _heads(_blocks(value, part.keys), repeat),
-        _blocks(out, part.queries), lse[:, part.queries].transpose(0, 1).contiguous(), 0.0, part.causal, scale=scale,
-    )  # fmt: skip
-    _add(gradients[0], grads[0], part.queries, part.real_queries)
-    for gradient, grad in zip(gradients[1:], grads[1:], strict=True):
-        _add(gradient, grad.unflatten(1, (-1, repeat)).sum(2) if repeat > 1 else grad, part.keys, part.real_keys)
+def _merge(out: Tensor, lse: Tensor, places: Places, part_out: Tensor, part_lse: Tensor) -> None:
+    """Mix what a call found into what its queries have so far."""
+    old_lse = lse[places]
+    keep = torch.sigmoid(old_lse - part_lse)[..., None]  # exp(L1 - log(exp L1 + exp L2))
+    mixed = part_out.to(keep.dtype).lerp_(out[places].to(keep.dtype), keep)
+    out[places] = mixed.to(out.dtype)
+    lse[places] = torch.logaddexp(old_lse, part_lse)
 
 
-def _blocks(x: Tensor, index: Tensor) -> Tensor:
-    """[H, T, D] -> [B, H, L, D]."""
-    return x[:, index].transpose(0, 1)
+def _spread(gradient: Tensor, places: Places, size: int) -> Tensor:
+    """The gradient of all keys; those that a call does not read have none from it."""
+    if len(gradient) == size:
+        return gradient
+    whole = gradient.new_zeros(size, *gradient.shape[1:])
+    whole[places] = gradient
+    return whole
 
 
-def _heads(x: Tensor, repeat: int) -> Tensor:
-    return x.repeat_interleave(repeat, dim=1) if repeat > 1 else x
-
-
-def _merge(out: Tensor, lse: Tensor, part: Part, part_out: Tensor, part_lse: Tensor) -> None:
-    """Mix what a part found into what its queries have so far; a query without anything so far takes it as it is."""
-    places = part.queries[part.real_queries]
-    new_out = part_out.transpose(0, 1)[:, part.real_queries]  # [H, n, D]
-    new_lse = part_lse.transpose(0, 1)[:, part.real_queries]  # [H, n]
-    old_lse = lse[:, places]
-    merged = torch.logaddexp(old_lse, new_lse)
-    old_share, new_share = (old_lse - merged).exp(), (new_lse - merged).exp()
-    out[:, places] = (out[:, places] * old_share[..., None] + new_out * new_share[..., None]).to(out.dtype)
-    lse[:, places] = merged
-
-
-def _add(gradient: Tensor, blocks: Tensor, index: Tensor, real: Tensor) -> None:
-    """Every token stands once in an index, so this is a plain sum and the same in every run."""
-    gradient[:, index[real]] += blocks.transpose(0, 1)[:, real]
+def _add(gradient: Tensor, places: Places, part: Tensor) -> None:
+    """A token stands once among the places, so the sum is the same in every run."""
+    if isinstance(places, slice):
+        gradient[places].add_(part)
+    else:
+        gradient.index_add_(0, places, part)
