@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mm_agrae.engines.shared_decoder import SharedDecoder
+from mm_agrae.engines.shared_decoder import MAX_WAVES, SharedDecoder
 from mm_agrae.engines.transformers_engine import COMPACT_AT, TransformersEngine
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.forward import score
@@ -74,9 +74,14 @@ def next_probabilities(policy: Policy, prompt: RenderedPrompt) -> Tensor:
     return logits
 
 
-@pytest.fixture(params=ARCHITECTURES)
+WAYS = [*((name, True) for name in ARCHITECTURES), ("qwen2_5_vl", False), ("qwen3", False)]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}-{'shared' if way[1] else 'repeated'}")
 def policy(request: pytest.FixtureRequest, policy_of: PolicyOf) -> Policy:
-    return sharpen(policy_of(request.param))
+    """With prompts shared between completions, or repeated for them."""
+    architecture, shares = request.param
+    return replace(sharpen(policy_of(architecture)), shares_prompts=shares)
 
 
 @pytest.fixture
@@ -138,7 +143,8 @@ def test_greedy_equals_the_models_own_generate(policy: Policy, rendered: Rendere
     assert len(set(groups[0][0].token_ids)) > 1
 
 
-def test_placeholders_are_never_sampled_however_likely(policy_of: PolicyOf, rendered: Rendered) -> None:
+def test_trap_10_placeholders_are_never_sampled_however_likely(policy_of: PolicyOf, rendered: Rendered) -> None:
+    """A sampled placeholder would be taken for an image that is not there when the completion is learnt from."""
     plain = policy_of("qwen2_5_vl")
     pushed = sharpen(plain, head_bias=dict.fromkeys(plain.banned_token_ids, 50.0))
     prompts = [rendered(plain, (64, 64))]
@@ -274,18 +280,57 @@ def test_keys_are_kept_in_the_precision_of_attention(
     policy: Policy, rendered: Rendered, precision: str, dtype: torch.dtype
 ) -> None:
     policy = replace(policy, precision=precision)
-    seen: list[set[torch.dtype]] = []
+    seen: list[list[torch.dtype]] = []
 
     def look(_module: Any, _args: Any, kwargs: dict[str, Any], _out: Any) -> None:
-        if isinstance(kwargs["attention"], SharedDecoder):
+        if not policy.shares_prompts:
+            layers = kwargs["past_key_values"].layers
+        elif isinstance(kwargs["attention"], SharedDecoder):
             (wave,) = kwargs["attention"].waves
-            assert len(wave.prompts) == len(wave.own) == policy.inner.config.get_text_config().num_hidden_layers
-            seen.append({x.dtype for layer in (*wave.prompts, *wave.own) for x in (layer.keys, layer.values)})
+            layers = [*wave.prompts, *wave.own]
+        else:
+            return
+        seen.append([tensor.dtype for layer in layers for tensor in (layer.keys, layer.values)])
 
     policy.backbone.register_forward_hook(look, with_kwargs=True)
     sampling = Sampling(num_completions=2, max_new_tokens=4, temperature=0.0)
     generate(policy, make_prompts(policy, rendered), sampling)
-    assert seen == [{dtype}] * 3, "three tokens are decoded after the prefill"
+    num_tensors = policy.inner.config.get_text_config().num_hidden_layers * 2
+    if policy.shares_prompts:
+        assert seen == [[dtype] * (2 * num_tensors)] * 3, "three tokens are decoded after the prefill"
+    else:
+        assert seen == [[dtype] * num_tensors] * 4, "the prefill, then three tokens"
+
+
+def test_waiting_prompts_take_the_places_of_finished_rows(
+    policy_of: PolicyOf, rendered: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = policy_of("qwen2_5_vl")
+    policy = sharpen(plain, head_bias={plain.tokenizer.eos_token_id: 6.0})
+    prompts = make_prompts(policy, rendered) * 4
+    rows_before: list[int] = []
+    num_rows: list[int] = []
+    num_waves: list[int] = []
+    start, step = SharedDecoder.start, SharedDecoder.step
+
+    def watched_start(self: SharedDecoder, *args: Any, **kwargs: Any) -> Tensor:
+        rows_before.append(sum(wave.num_rows for wave in self.waves))
+        return start(self, *args, **kwargs)
+
+    def watched_step(self: SharedDecoder, ids: Tensor, positions: Tensor) -> Tensor:
+        num_rows.append(len(ids))
+        num_waves.append(len(self.waves))
+        return step(self, ids, positions)
+
+    sampling = Sampling(num_completions=4, max_new_tokens=40)
+    expected = ids_of(generate(policy, prompts, sampling, batch_rows=1000))
+    monkeypatch.setattr(SharedDecoder, "start", watched_start)
+    monkeypatch.setattr(SharedDecoder, "step", watched_step)
+    assert ids_of(generate(policy, prompts, sampling, batch_rows=16)) == expected
+    assert rows_before[0] == 0
+    assert max(rows_before) > 0, "prompts join while others are decoded"
+    assert max(num_rows) <= 16
+    assert 1 < max(num_waves) <= MAX_WAVES
 
 
 def test_no_prompts_give_no_completions(sees: Policy) -> None:

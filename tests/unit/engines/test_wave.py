@@ -1,0 +1,97 @@
+"""Attention of a wave against plain attention of every row alone."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mm_agrae.engines import wave as wave_module
+from mm_agrae.engines.wave import KeysAndValues, Wave, _product
+
+HEADS, KEY_HEADS, WIDTH = 6, 2, 4
+SCALE = 0.3
+
+
+@pytest.fixture(autouse=True)
+def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wave_module, "FIRST_ROOM", 2)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+class Alone:
+    """Every row with keys and values of its own."""
+
+    def __init__(self, prompts: KeysAndValues, lengths: list[int], group: int) -> None:
+        self.rows = [
+            (keys[:, :length], values[:, :length])
+            for keys, values, length in zip(prompts.keys, prompts.values, lengths, strict=True)
+            for _ in range(group)
+        ]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Iterator[Tensor]:
+        for number, (keys, values) in enumerate(self.rows):
+            keys, values = torch.cat([keys, key[number, :, None]], 1), torch.cat([values, value[number, :, None]], 1)
+            self.rows[number] = keys, values
+            repeated = [x.repeat_interleave(HEADS // KEY_HEADS, dim=0) for x in (keys, values)]
+            scores = torch.einsum("hd,hld->hl", query[number], repeated[0]) * SCALE
+            yield torch.einsum("hl,hld->hd", scores.softmax(-1), repeated[1])
+
+
+def steps(wave: Wave, alone: Alone, count: int) -> None:
+    for _ in range(count):
+        query, key, value = (drawn(wave.num_rows, heads, WIDTH) for heads in (HEADS, KEY_HEADS, KEY_HEADS))
+        wave.begin_token()
+        found = wave.attend(0, query, key, value, SCALE)
+        torch.testing.assert_close(found, torch.stack(list(alone.attend(query, key, value))), rtol=0, atol=1e-12)
+
+
+def keep(wave: Wave, alone: Alone, rows: list[int]) -> None:
+    wave.keep(rows)
+    alone.rows = [alone.rows[row] for row in rows]
+
+
+@pytest.mark.parametrize("lengths", [[3, 3, 3], [3, 5, 2], [4]])
+def test_it_attends_as_every_row_alone_while_rows_and_prompts_leave(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    shape = len(lengths), KEY_HEADS, max(lengths), WIDTH
+    layer = KeysAndValues(drawn(*shape), drawn(*shape))
+    wave, alone = Wave([layer], lengths, group=4), Alone(layer, lengths, 4)
+    steps(wave, alone, 3)
+    uneven = [row for row in range(wave.num_rows) if row not in (1, 4, 5)]
+    keep(wave, alone, uneven)
+    steps(wave, alone, 3)
+    last = [row for row in range(wave.num_rows) if wave.prompt_of[row] == len(lengths) - 1]
+    keep(wave, alone, last)
+    assert wave.prompts[0].keys.shape == (1, KEY_HEADS, lengths[-1], WIDTH), "prompts without rows leave"
+    steps(wave, alone, 4)
+
+
+def test_room_doubles_and_prompts_are_not_repeated() -> None:
+    layer = KeysAndValues(drawn(2, KEY_HEADS, 5, WIDTH), drawn(2, KEY_HEADS, 5, WIDTH))
+    wave = Wave([layer], [5, 5], group=8)
+    assert wave.prompts[0].keys is layer.keys
+    rooms = []
+    for _ in range(5):
+        wave.begin_token()
+        rooms.append(wave.own[0].keys.shape[2])
+    assert rooms == [2, 2, 4, 4, 8]
+
+
+def test_products_of_bf16_are_summed_and_kept_in_fp32() -> None:
+    a, b = (torch.randn(2, 3, 3).bfloat16() for _ in range(2))
+    product = _product(a, b)
+    assert product.dtype == torch.float32
+    torch.testing.assert_close(product, a.float() @ b.float(), rtol=0, atol=1e-6)
+
+
+def test_on_cuda_the_product_itself_returns_fp32() -> None:
+    """No kernel runs; the operator checks what it is given."""
+    with FakeTensorMode():
+        a, b = (torch.empty(2, 3, 3, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        product = _product(a, b)
+    assert (product.shape, product.dtype, product.device.type) == (a.shape, torch.float32, "cuda")
