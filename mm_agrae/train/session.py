@@ -178,26 +178,13 @@ def open_session(
             f"{out} is a run of `mm-agrae {state['job']}`, so `mm-agrae {job}` cannot resume it. "
             f"Name a run directory of {job}."
         )
-    # Fresh adapters draw from the global generator: seeded, every rank and every repetition starts from the same ones.
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_for(config.seed, "adapters"))
-        policy = load_policy(
-            config.model,
-            world.device,
-            weights=checkpoint / MODEL_FOLDER if checkpoint else None,
-            trained=job != "eval",
-            log=say,
-        )
+    policy, optimizer = _load(config, job, world, checkpoint, say)
     if state and state["arithmetic"] != arithmetic_of(policy):
         raise CheckpointError(
             f"{out} was learnt with {_in_words(state['arithmetic'])}, but here it would go on with "
             f"{_in_words(arithmetic_of(policy))}, and no longer be the same run. Resume it on a machine like the one "
             "that it began on, or start a new run from the model/ folder of its last checkpoint."
         )
-    optimizer = _optimizer(config, job, policy) if job != "eval" else None
-    if checkpoint:
-        assert optimizer is not None
-        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
     # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
     run_dir = run_dir or RunDir(Path(world.broadcast(_new_directory(config, out) if world.is_main else "")))
     session = Session(
@@ -231,9 +218,27 @@ def _in_words(arithmetic: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in arithmetic.items())
 
 
-def _optimizer(config: RunConfig, job: Job, policy: Policy) -> torch.optim.Optimizer:
+def _load(
+    config: RunConfig, job: Job, world: World, checkpoint: Path | None, log: Callable[[str], None]
+) -> tuple[Policy, torch.optim.Optimizer | None]:
+    """Policy and optimiser as the run begins, or as the checkpoint left them."""
+    # Fresh adapters draw from the global generator: seeded, every rank and every repetition starts from the same ones.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(config.seed, "adapters"))
+        policy = load_policy(
+            config.model,
+            world.device,
+            weights=checkpoint / MODEL_FOLDER if checkpoint else None,
+            trained=job != "eval",
+            log=log,
+        )
+    if job == "eval":
+        return policy, None
     settings = config.sft.optim if job == "sft" else config.train.optim
-    return make_optimizer(policy.trainable(), settings, masters=policy.masters)
+    optimizer = make_optimizer(policy.trainable(), settings, masters=policy.masters)
+    if checkpoint:
+        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+    return policy, optimizer
 
 
 def _existing_run(out: Path | None, config: RunConfig) -> RunDir:
