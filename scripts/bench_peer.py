@@ -6,25 +6,36 @@ Needs `pip install 'trl==1.16.*'`. Nothing of it is changed; only its inputs are
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
+from bench_equality import LR, Found, Recorder, Setting
 from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
 
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.records import RenderedPrompt
 from mm_agrae.train.experience import Experience
 
+Reward = Callable[..., list[float]]
+
 
 def make_trainer(
-    folder: Path, samples: list[dict[str, Any]], *, micro_batch_rows: int, group: int, settings: dict[str, Any]
+    folder: Path,
+    samples: list[dict[str, Any]],
+    *,
+    micro_batch_rows: int,
+    group: int,
+    settings: dict[str, Any],
+    reward: Reward,
 ) -> Any:
     """A GRPOTrainer on the model of a folder, in fp32 on the CPU, with its default loss settings but for `settings`."""
-    import datasets
-    from trl import GRPOConfig, GRPOTrainer
-
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa"
     )
@@ -42,16 +53,83 @@ def make_trainer(
     )
     return GRPOTrainer(
         model=model,
-        reward_funcs=_alternating,
+        reward_funcs=reward,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(samples),
         processing_class=transformers.AutoProcessor.from_pretrained(folder),
     )
 
 
-def _alternating(completions: Sequence[Any], log_metric: Any = None, **columns: Any) -> list[float]:
-    """Rewards that leave no group without a gradient."""
-    return [float(number % 2) for number in range(len(completions))]
+def _unused(completions: Sequence[Any], log_metric: Any = None, **columns: Any) -> list[float]:
+    raise AssertionError("only its loss is called, with advantages of ours")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepShape:
+    """Prompts of a step, completions of each, tokens of each completion, and the number of steps."""
+
+    prompts: int
+    group: int
+    length: int
+    steps: int
+
+
+def make_whole_trainer(
+    folder: Path,
+    samples: list[dict[str, Any]],
+    shape: StepShape,
+    *,
+    reward: Reward,
+    micro_batch_rows: int,
+    checkpointing: bool,
+    banned: Sequence[int],
+) -> Any:
+    """A GRPOTrainer that generates completions of exactly `length` tokens itself, one optimiser step for all of them.
+
+    `banned` tokens are never drawn: the model takes one that is drawn for a picture that is not there, and raises.
+    """
+    return make_trainer(
+        folder,
+        samples,
+        micro_batch_rows=micro_batch_rows,
+        group=shape.group,
+        reward=reward,
+        settings={
+            "gradient_checkpointing": checkpointing,
+            "loss_type": "grpo",
+            "gradient_accumulation_steps": shape.prompts * shape.group // micro_batch_rows,
+            "max_steps": shape.steps,
+            "max_completion_length": shape.length,
+            "generation_kwargs": {"min_new_tokens": shape.length, "suppress_tokens": list(banned)},
+        },
+    )
+
+
+def rendered(folder: Path, samples: list[dict[str, Any]]) -> tuple[list[list[int]], Tensor]:
+    """Token ids and pixels of prompts as its own code renders them, from its own data set of these samples."""
+    trainer = make_trainer(
+        folder, samples, micro_batch_rows=len(samples), group=len(samples), settings={}, reward=_unused
+    )
+    rows = list(trainer.train_dataset)
+    prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in rows]
+    token_ids, _, fields = trainer._tokenize_prompts(prompts)
+    return token_ids, fields["pixel_values"]
+
+
+class Clock:
+    """When every step ended; what the trainer calls is a class made of transformers', where transformers is there."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def callback(self) -> Any:
+        ends = self.ends
+
+        class EndOfStep(transformers.TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+                ends.append(time.perf_counter())
+
+        return EndOfStep()
 
 
 def loss_inputs(rows: Sequence[tuple[RenderedPrompt, tuple[int, ...], float]], *, pad_token_id: int) -> dict[str, Any]:
@@ -90,28 +168,54 @@ def loss_inputs(rows: Sequence[tuple[RenderedPrompt, tuple[int, ...], float]], *
     return inputs
 
 
-class PeerUpdate:
-    """The update of one batch by GRPOTrainer: micro-batches of `rows` completions, one AdamW step."""
+Rows = Sequence[tuple[RenderedPrompt, tuple[int, ...], float]]
 
-    def __init__(self, folder: Path, batch: Experience, *, rows: int, checkpointing: bool, lr: float) -> None:
+
+def rows_of(batch: Experience, places: Iterable[int] | None = None) -> Rows:
+    """(prompt, completion, advantage) of every completion of these groups; None takes all."""
+    return [
+        (batch.groups[place].prompt, rollout.completion.token_ids, float(advantage))
+        for place in (range(len(batch.groups)) if places is None else places)
+        for rollout, advantage in zip(batch.groups[place].rollouts, batch.estimate.advantages[place], strict=True)
+    ]
+
+
+class PeerUpdate:
+    """Updates of prepared batches by GRPOTrainer: micro-batches of so many completions, one AdamW step for all."""
+
+    def __init__(
+        self, folder: Path, batch: Experience, *, rows: int, checkpointing: bool, lr: float, settings: dict[str, Any]
+    ) -> None:
         group = batch.lengths.shape[1]
+        self.rows = rows
         self.trainer = make_trainer(
             folder,
-            [{"prompt": [{"role": "user", "content": "?"}]}] * rows,
+            [{"prompt": [{"role": "user", "content": "?"}]}] * max(rows, group),
             micro_batch_rows=rows,
             group=group,
-            settings={"gradient_checkpointing": checkpointing, "loss_type": "grpo"},
+            reward=_unused,
+            settings={
+                "gradient_checkpointing": checkpointing,
+                "gradient_accumulation_steps": max(1, group // rows),
+                "loss_type": "grpo",
+                **settings,
+            },
         )
-        flat = [
-            (one.prompt, rollout.completion.token_ids, float(advantage))
-            for one, row in zip(batch.groups, batch.estimate.advantages, strict=True)
-            for rollout, advantage in zip(one.rollouts, row, strict=True)
-        ]
-        pad = self.trainer.processing_class.tokenizer.pad_token_id
-        starts = range(0, len(flat), rows)
-        self.batches = [loss_inputs(flat[start : start + rows], pad_token_id=pad) for start in starts]
         self.parameters = [parameter for parameter in self.trainer.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.0)
+        self.take(rows_of(batch))
+
+    def take(self, rows: Rows) -> None:
+        """Prepare these completions for the next update."""
+        pad = self.trainer.processing_class.tokenizer.pad_token_id
+        starts = range(0, len(rows), self.rows)
+        self.batches = [loss_inputs(rows[start : start + self.rows], pad_token_id=pad) for start in starts]
+        # A divisor of some losses, counted over the batch that was generated; that is as many micro-batches as the
+        # trainer believes to accumulate.
+        tokens = sum(int(batch["completion_mask"].sum()) for batch in self.batches)
+        share = self.trainer.args.steps_per_generation / len(self.batches)
+        for batch in self.batches:
+            batch["num_items_in_batch"] = torch.tensor(tokens * share)
 
     def backward(self) -> float:
         """Accumulate the gradients as its training_step does; returns the loss."""
@@ -124,26 +228,84 @@ class PeerUpdate:
             total += float(loss.detach())
         return total
 
-    def step(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1e9)
+    def step(self) -> float:
+        """Take the step; returns the norm of the gradient."""
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, 1e9))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def update(self) -> None:
         self.backward()
         self.step()
 
-    def logprobs(self) -> Tensor:
-        """Of every completion token, row by row."""
+    @torch.no_grad()
+    def scores(self, model: Any) -> list[tuple[Tensor, Tensor]]:
+        """Log-probabilities and entropies under a model, [rows, width] of every micro-batch."""
         found = []
         for batch in self.batches:
             ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
             mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
             names = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
             images = {name: batch[name] for name in names if name in batch}
-            with torch.no_grad():
-                logprobs, _, _ = self.trainer._get_per_token_logps_and_entropies(
-                    self.trainer.model, ids, mask, batch["completion_ids"].shape[1], **images
-                )
-            found.append(logprobs[batch["completion_mask"].bool()])
-        return torch.cat(found)
+            logprobs, entropy, _ = self.trainer._get_per_token_logps_and_entropies(
+                model, ids, mask, batch["completion_ids"].shape[1], compute_entropy=True, **images
+            )
+            found.append((logprobs, entropy))
+        return found
+
+    def flat(self, padded: Iterable[Tensor]) -> Tensor:
+        """[rows, width] of every micro-batch -> one value for every completion token."""
+        pairs = zip(padded, self.batches, strict=True)
+        return torch.cat([values[batch["completion_mask"].bool()] for values, batch in pairs])
+
+
+PEER_LOSSES: dict[str, dict[str, Any]] = {
+    "grpo": {"loss_type": "grpo", "epsilon": 0.05},
+    "dr_grpo": {"loss_type": "dr_grpo", "epsilon": 0.05},
+    "dapo": {"loss_type": "dapo", "epsilon": 0.05, "epsilon_high": 0.07},
+    "cispo": {"loss_type": "cispo", "epsilon_high": 1.05},  # it bounds the ratio itself
+}
+
+
+def two_updates(folder: Path, batch: Experience, setting: Setting, *, length: int, reference: Path) -> Found:
+    """Its side of the comparison, in micro-batches of one group."""
+    num_groups, group = batch.lengths.shape
+    peer = PeerUpdate(
+        folder, batch, rows=group, checkpointing=False, lr=LR,
+        settings={
+            **PEER_LOSSES[setting.loss],
+            "beta": setting.beta,
+            "temperature": setting.temperature,
+            "max_completion_length": length,
+        },
+    )  # fmt: skip
+    recorder = peer.optimizer = Recorder(peer.parameters, moves=True)
+    model, other = peer.trainer.model, None
+    if setting.beta:
+        other = peer.trainer.ref_model
+        weights = transformers.AutoModelForImageTextToText.from_pretrained(reference, dtype=torch.float32)
+        other.load_state_dict(weights.state_dict())
+    scores = peer.scores(model)
+    halves = [range(num_groups // 2), range(num_groups // 2, num_groups)]
+    old = [logprobs for logprobs, _ in scores]
+    losses, norms = [], []
+    for number, half in enumerate(halves):
+        peer.take(rows_of(batch, half))
+        references = [logprobs for logprobs, _ in peer.scores(other)] if other is not None else [None] * len(half)
+        for place, inputs, ref_logprobs in zip(half, peer.batches, references, strict=True):
+            # Every micro-batch is as wide as its longest completion, then as now: a group is one of them.
+            inputs |= {"old_per_token_logps": old[place]} if number else {}
+            inputs |= {} if ref_logprobs is None else {"ref_per_token_logps": ref_logprobs}
+        losses.append(peer.backward())
+        norms.append(peer.step())
+    peer.take(rows_of(batch))
+    return Found(
+        logprobs=peer.flat(logprobs for logprobs, _ in scores),
+        entropy=peer.flat(entropy for _, entropy in scores),
+        loss=sum(losses),
+        grad_norm=sum(norms) / len(norms),
+        gradients=recorder.recorded,
+        weights=[parameter.detach().clone() for parameter in peer.parameters],
+        clipped=float("nan"),
+    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from mm_agrae.config.schema import ImageConfig, ModelConfig
 from mm_agrae.data.images import encode_png
 from mm_agrae.policy import tiny
+from mm_agrae.policy.flops import model_shape, shape_of, update_cost
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.render import render
 from mm_agrae.policy.tiny import SPECIAL_TOKENS, Size, build_model_folder
@@ -76,8 +77,8 @@ def make_sample(policy: Policy, point: Point, number: int, rng: np.random.Genera
     return replace(empty, question=empty.question + f" {WORD}" * words)
 
 
-def rendered(policy: Policy, sample: Sample) -> RenderedPrompt:
-    return render(policy, make_prompt(sample, system="none", instruction="none"), ANY_SIZE)
+def rendered(policy: Policy, sample: Sample, *, instruction: str = "none") -> RenderedPrompt:
+    return render(policy, make_prompt(sample, system="none", instruction=instruction), ANY_SIZE)
 
 
 def make_completions(policy: Policy, point: Point, rng: np.random.Generator, *, ragged: bool) -> list[tuple[int, ...]]:
@@ -85,61 +86,18 @@ def make_completions(policy: Policy, point: Point, rng: np.random.Generator, *, 
     first = len(SPECIAL_TOKENS)
     lengths = rng.integers(1, point.completion + 1, point.group) if ragged else np.full(point.group, point.completion)
     lengths[0] = point.completion
+    lengths[1:2] = 1 if ragged else point.completion
     high = len(policy.tokenizer)
     return [tuple(int(token) for token in rng.integers(first, high, length)) for length in lengths]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Multiply-adds of one forward pass over the point, in three parts."""
-
-    language: float
-    head: float
-    vision: float
-
-    @property
-    def total(self) -> float:
-        return self.language + self.head + self.vision
-
-
-def cost(policy: Policy, point: Point, *, shared: bool) -> Cost:
-    """What a forward pass must compute, by the formulas 2·N·tokens (linear) and 4·heads·width·pairs (attention).
-
-    Repeated: G rows of P + C tokens and G passes of the vision tower. Shared: P + G·C tokens and one pass. Attention
-    pairs are causal. The head sees completion tokens only, the same number either way.
-    """
-    text = policy.inner.config.get_text_config()
-    prompt, length, group = point.visual + point.text, point.completion, point.group
-    copies = 1 if shared else group
-    tokens = copies * prompt + group * length
-    pairs = copies * prompt**2 / 2 + group * (length * prompt + length**2 / 2)
-    width = text.num_attention_heads * (text.hidden_size // text.num_attention_heads)
-    layers = policy.inner.get_decoder().layers
-    linear = sum(parameter.numel() for parameter in layers.parameters() if parameter.dim() == 2)
-    vision = 0.0
-    if point.visual:
-        tower = policy.backbone.visual
-        weights = {id(p): p for p in tower.parameters() if p.dim() >= 2}
-        merger = sum(p.numel() for p in tower.merger.parameters() if p.dim() == 2)
-        patches = 4 * point.visual
-        blocks = sum(p.numel() for p in weights.values()) - merger
-        vision = 2.0 * (blocks * patches + merger * point.visual)
-        vision += 4.0 * len(tower.blocks) * policy.inner.config.vision_config.hidden_size * patches**2
-    return Cost(
-        language=point.prompts * (2.0 * linear * tokens + 4.0 * text.num_hidden_layers * width * pairs),
-        head=point.prompts * 2.0 * text.hidden_size * text.vocab_size * group * length,
-        vision=point.prompts * copies * vision,
-    )
-
-
-def theory(policy: Policy, point: Point) -> float:
-    """How many times more the repeated layout must compute; backward passes cost twice the forward in every part."""
-    return cost(policy, point, shared=False).total / cost(policy, point, shared=True).total
+def theory(policy: Policy, groups: Sequence[tuple[RenderedPrompt, Sequence[Sequence[int]]]]) -> float:
+    """How many times more an update must compute where every completion has a prompt and a picture of its own."""
+    model = model_shape(policy)
+    shapes = [shape_of(prompt, completions) for prompt, completions in groups]
+    repeated, shared = (sum(update_cost(model, shape, shared=s).total for shape in shapes) for s in (False, True))
+    return repeated / shared
 
 
 def temporary_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="mm-agrae-bench-")) / "model"
-
-
-def close(found: torch.Tensor, expected: torch.Tensor, *, relative: float, floor: float) -> bool:
-    return float((found - expected).norm()) <= relative * float(expected.norm()) + floor
