@@ -46,20 +46,21 @@ REPEATING: dict[str, dict[str, Any]] = {
         "query_pre_attn_scalar": 8,
         "layer_types": ["full_attention", "full_attention"],
     },
+    "qwen3_next": _GATED_DELTA | _EXPERTS | {"shared_expert_intermediate_size": 16},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4},
+    "gpt_oss": {"layer_types": ["full_attention"] * 2, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "stablelm": {},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 512},
+}
+# No hidden states from the call that training makes.
+REFUSED: dict[str, dict[str, Any]] = {
     "llama4_text": {
         "attention_chunk_size": 8,
         "layer_types": ["chunked_attention", "full_attention"],
         "num_local_experts": 2,
         "intermediate_size_mlp": 64,
     },
-    "qwen3_next": _GATED_DELTA | _EXPERTS | {"shared_expert_intermediate_size": 16},
-    "lfm2": {"layer_types": ["conv", "full_attention"]},
-    "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4},
-    "gpt_oss": {"layer_types": ["full_attention"] * 2, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "stablelm": {},
-    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 512},
-    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512},
 }
 
 
