@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mm_agrae.policy.attention import Attention
+from mm_agrae.policy.head import Drawing
 from mm_agrae.policy.layout import Layout, Row, make_layout, make_padded_layout
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.vision import image_inputs
-
-# Pairs per piece of the head: bounds the logits alive at a time to this many rows of the vocabulary.
-HEAD_CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +73,9 @@ def score_states(
     entropy_gradient: bool,
 ) -> TokenScores:
     """The scores of targets by the hidden states that predict them."""
-    pieces = [
-        _score_chunk(policy, chunk, wanted, temperature, entropy_gradient)
-        for chunk, wanted in zip(states.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
-    ]
-    return TokenScores(
-        logprobs=torch.cat([logprobs for logprobs, _ in pieces]),
-        entropy=torch.cat([entropy for _, entropy in pieces]),
-    )
+    drawing = Drawing(temperature=temperature, banned=policy.banned_token_ids)
+    logprobs, entropy = policy.head.score(states, targets, drawing, entropy_gradient=entropy_gradient)
+    return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
 def hidden_states(
@@ -98,30 +90,9 @@ def hidden_states(
 
 
 def logits_of(policy: Policy, states: Float[Tensor, "K H"], temperature: float) -> Float[Tensor, "K V"]:
-    """Logits in fp32 at a temperature, placeholders at minus infinity. Sampling and training both come through here."""
-    logits = policy.head(states).float()
+    """Logits in fp32 at a temperature, placeholders at minus infinity: what `score` has at its targets."""
+    logits = policy.head(states)
     if policy.banned_token_ids:
         banned = torch.tensor(policy.banned_token_ids, device=logits.device)
         logits = logits.index_fill(-1, banned, float("-inf"))
     return logits if temperature == 1.0 else logits / temperature
-
-
-def _score_chunk(
-    policy: Policy, states: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    if torch.is_grad_enabled() and states.requires_grad:
-        # Keeping the logits of every chunk for the backward pass would be the largest tensor of the whole step.
-        return checkpoint(_head, policy, states, targets, temperature, entropy_gradient, use_reentrant=False)
-    return _head(policy, states, targets, temperature, entropy_gradient)
-
-
-def _head(
-    policy: Policy, states: Tensor, targets: Int[Tensor, " K"], temperature: float, entropy_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    log_softmax = logits_of(policy, states, temperature).log_softmax(dim=-1)  # [K, V]
-    logprobs = log_softmax.gather(1, targets[:, None])[:, 0]
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        # A banned id has probability 0 and log-probability -inf; it must count 0, and so must its gradient.
-        finite = log_softmax.masked_fill(log_softmax == float("-inf"), 0.0)
-        entropy = -(log_softmax.exp() * finite).sum(dim=-1)
-    return logprobs, entropy

@@ -16,6 +16,7 @@ from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.adapters import from_the_base_up, merged, with_adapters
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION
+from mm_agrae.policy.head import Head
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.masters import Masters, Storage, in_fp32, pick_storage, store_in_bf16
 from mm_agrae.policy.sharing import language_attention_of, with_layout
@@ -86,7 +87,7 @@ class Policy:
         return self.inner.base_model
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Head:
         return self.inner.get_output_embeddings()
 
     def trainable(self) -> list[nn.Parameter]:
@@ -300,7 +301,7 @@ def _check_dropout(config: Any, sees: bool) -> None:
 def _load_model(path: str, sees: bool, language: str | None) -> Any:
     auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     try:
-        return auto.from_pretrained(
+        model = auto.from_pretrained(
             path,
             dtype=torch.float32,
             attn_implementation={"": language, "text_config": language, "vision_config": "sdpa"},
@@ -314,6 +315,8 @@ def _load_model(path: str, sees: bool, language: str | None) -> Any:
         if error.args != (LANGUAGE_ATTENTION,):
             raise
         return _load_model(path, sees, None)  # a family that knows a few kinds of attention by name, and no others
+    model.set_output_embeddings(Head(model.get_output_embeddings()))
+    return model
 
 
 def _load_processor(path: str, sees: bool) -> Any:

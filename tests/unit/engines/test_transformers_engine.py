@@ -35,7 +35,9 @@ def sharpen(policy: Policy, *, head_bias: dict[int, float] | None = None) -> Pol
     bias = torch.zeros(model.config.get_text_config().vocab_size)
     for token, value in (head_bias or {}).items():
         bias[token] = value
-    model.get_output_embeddings().register_forward_hook(lambda _module, _inputs, logits: 3 * logits + bias)
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(3 * head.weight)  # no longer tied
+    head.bias = torch.nn.Parameter(bias)
     return replace(policy, model=model)
 
 
