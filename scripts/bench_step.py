@@ -106,7 +106,7 @@ def row_of(runs: Runs, case: Mapping[str, Any], *, rounds: int) -> dict[str, Any
     """The row of the table for one point."""
     timed = runs.measure({**case, "kind": "time", "rounds": rounds})
     best = timed["seconds"]
-    ways = [name for name in ("ours", "repeated", "trl stock", timed["peer_best"]) if name]
+    ways = [name for name in ("ours", "repeated", "trl stock", timed["peer_best"]) if name in best]
     peaks = {way: runs.measure({**case, "kind": "memory", "way": way})["peak_bytes"] for way in ways}
     point = Point(**case["point"])
     with_peer = timed["peer_best"] is not None

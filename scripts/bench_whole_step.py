@@ -307,7 +307,7 @@ def measure_ours(bench: Bench, case: Case) -> dict[str, Any]:
     peak = with_peak(lambda: metrics.extend(run_ours(session, bench.samples)))
     # The last step writes its rollouts too, as one in ten does.
     steps = metrics[WARM_UP:]
-    assert {step["rollout/length_mean_tokens"] for step in steps} == {float(LENGTH)}
+    assert {(step["rollout/length_mean_tokens"], step["group/skipped_frac"]) for step in steps} == {(LENGTH, 0)}
     prompts = [world_of.rendered(policy, sample, instruction=INSTRUCTION) for sample in bench.samples[:PROMPTS]]
     phases = {
         name: statistics.median(step[f"time/{name}_s"] for step in steps) for name in ("rollout", "verify", "update")

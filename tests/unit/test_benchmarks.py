@@ -1,0 +1,207 @@
+"""The benchmarks' own claims: what they compare would differ if it differed, and what they print has its form."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.append(str(SCRIPTS))
+
+import bench_equality as equality  # noqa: E402
+import bench_profile  # noqa: E402
+import bench_runs  # noqa: E402
+import bench_step  # noqa: E402
+import bench_whole_step as whole  # noqa: E402
+import bench_world as world_of  # noqa: E402
+
+from mm_agrae.train.update import update  # noqa: E402
+
+POINT = world_of.Point(visual=16, text=24, completion=6, group=3, prompts=2)
+SETTING = equality.Setting(loss="cispo", beta=0.04, temperature=0.7)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A model, and another to stay close to."""
+    root = tmp_path_factory.mktemp("bench")
+    return [world_of.build(root / str(seed), architecture="qwen2_5_vl", size="tiny", seed=seed) for seed in (0, 1)]
+
+
+def compare(folders: list[Path], settings: list[equality.Setting]) -> equality.Entries:
+    groups = bench_step.groups_of(world_of.policy_of(folders[0]), POINT, ragged=True)
+    return equality.compare(
+        folders[0], groups, settings, length=POINT.completion, reference=folders[1], with_peer=False
+    )
+
+
+def side(folders: list[Path], setting: equality.Setting) -> equality.Found:
+    groups = bench_step.groups_of(world_of.policy_of(folders[0]), POINT, ragged=True)
+    return equality.our_side(folders[0], groups, setting, length=POINT.completion, reference=folders[1], sharing=True)[
+        0
+    ]
+
+
+def test_our_two_layouts_compute_the_same(folders: list[Path]) -> None:
+    entries = compare(folders, [equality.Setting(), SETTING])
+    assert equality.equal(entries), equality.lines_of(entries)
+    assert {name.split(",")[0] for name in entries} == {
+        "logprobs", "entropy", "loss", "gradients", "gradient norm", "weights after a step",
+    }  # fmt: skip
+
+
+def test_a_comparison_in_which_no_ratio_is_clipped_is_refused(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(equality, "MOVE", 0.0)
+    entries = compare(folders, [equality.Setting()])
+    assert not equality.equal(entries)
+    assert "nothing clipped, grpo, beta 0, temperature 1" in entries
+
+
+def test_every_kind_of_difference_is_seen(folders: list[Path]) -> None:
+    found = side(folders, SETTING)
+    assert equality.equal(equality.differences(found, found))
+    last = [gradient.clone() for gradient in found.gradients[-1]]
+    largest = max(range(len(last)), key=lambda number: float(last[number].norm()))
+    last[largest] *= 1 + 1e-4
+    moved = [weight + equality.LR * 0.1 for weight in found.weights]
+    changed = {
+        "logprobs": replace(found, logprobs=found.logprobs + 1e-5),
+        "entropy": replace(found, entropy=found.entropy + 1e-5),
+        "loss": replace(found, loss=found.loss * (1 + 1e-4)),
+        "gradients": replace(found, gradients=[found.gradients[0], last]),
+        "gradient norm": replace(found, grad_norm=found.grad_norm * (1 + 1e-4)),
+        "weights after a step": replace(found, weights=moved),
+    }
+    for name, other in changed.items():
+        entries = equality.differences(other, found)
+        assert [key for key, entry in entries.items() if entry["value"] > entry["limit"]] == [name]
+
+
+def test_a_number_that_is_not_one_is_no_equality() -> None:
+    assert not equality.equal({"loss": {"value": math.nan, "limit": 1.0}})
+
+
+def test_every_loss_changes_the_second_update(folders: list[Path]) -> None:
+    norms = {
+        str(setting): side(folders, setting).grad_norm
+        for setting in (equality.Setting(loss="dr_grpo"), equality.Setting(loss="dapo"), SETTING)
+    }
+    assert len(set(norms.values())) == 3
+
+
+def test_the_shortest_completion_has_one_token(folders: list[Path]) -> None:
+    policy = world_of.policy_of(folders[0])
+    rng = np.random.default_rng(0)
+    lengths = sorted(map(len, world_of.make_completions(policy, POINT, rng, ragged=True)))
+    assert (lengths[0], lengths[-1]) == (1, POINT.completion)
+
+
+def test_theory_is_1_for_a_single_completion(folders: list[Path]) -> None:
+    policy = world_of.policy_of(folders[0])
+    prompt = bench_step.groups_of(policy, POINT, ragged=False)[0].prompt
+    assert world_of.theory(policy, [(prompt, [(0,) * 6])]) == 1.0
+    assert 1.0 < world_of.theory(policy, [(prompt, [(0,) * 6] * 4)]) < 4.0
+
+
+class Directly:
+    """Measures in this process."""
+
+    def __init__(self, script: Path, journal: Path | None, threads: int) -> None:
+        self.threads = threads
+
+    def measure(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return json.loads(json.dumps(bench_step.measure_one({**arguments, "threads": self.threads})))
+
+
+def test_the_table_of_the_update_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench_step, "Runs", Directly)
+    monkeypatch.setattr(bench_step, "QUICK", (replace(POINT, group=2),))
+    monkeypatch.setattr(bench_step, "QUICK_SETTINGS", (equality.Setting(),))
+    arguments = ["--quick", "--json", "--without-peer", "--size", "tiny", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench_step.py", *arguments])
+    assert bench_step.main() == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["equal"] is True
+    (point,) = printed["points"]
+    assert {key: point[key] for key in ("P", "visual", "C", "G", "prompts", "ratio_to_peer")} == {
+        "P": 40, "visual": 16, "C": 6, "G": 2, "prompts": 2, "ratio_to_peer": None,
+    }  # fmt: skip
+    assert point["ratio_to_repeated"] == point["seconds"]["repeated"] / point["seconds"]["ours"]
+    assert point["theory"] > 1
+    assert set(point["peak_bytes"]) == {"ours", "repeated"}
+
+
+def test_a_point_is_not_timed_where_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Different(Directly):
+        def measure(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+            assert arguments["kind"] == "equality"
+            return {"loss, repeated": {"value": 1.0, "limit": 1e-6}}
+
+    monkeypatch.setattr(bench_step, "Runs", Different)
+    monkeypatch.setattr(sys, "argv", ["bench_step.py", "--quick", "--json"])
+    assert bench_step.main() == 1
+
+
+def test_what_stands_in_the_journal_is_not_measured_again(tmp_path: Path) -> None:
+    script, counter = tmp_path / "script.py", tmp_path / "counter"
+    script.write_text(
+        f"import json, sys\nopen({str(counter)!r}, 'a').write('x')\n"
+        "print('words'); print(json.dumps({'seen': json.loads(sys.argv[2])}))\n"
+    )
+    runs = bench_runs.Runs(script=script, journal=tmp_path / "journal.jsonl", threads=1)
+    first = runs.measure({"way": "ours"})
+    assert first == {"seen": {"way": "ours", "threads": 1}}
+    assert runs.measure({"way": "ours"}) == first
+    assert counter.read_text() == "x"
+    runs.measure({"way": "repeated"})
+    assert counter.read_text() == "xx"
+
+
+def test_a_failed_measurement_stops_with_its_error(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("raise ValueError('no such way')\n")
+    with pytest.raises(SystemExit, match="no such way"):
+        bench_runs.Runs(script=script, journal=None, threads=1).measure({"way": "x"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+def test_a_peak_counts_what_is_freed_again() -> None:
+    size = 2**26
+    assert bench_runs.with_peak(lambda: torch.ones(size // 4).sum()) > 0.9 * size
+
+
+def test_a_whole_step_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PROMPTS": 2, "GROUP": 2, "LENGTH": 5, "WARM_UP": 1}.items():
+        monkeypatch.setattr(whole, name, value)
+    case = whole.Case(
+        architecture="qwen3_vl", size="tiny", visual=16, steps=2, way="ours", visit=0, threads=torch.get_num_threads()
+    )
+    bench = whole.build(case)
+    generation = bench.model / "generation_config.json"
+    every_token = {"eos_token_id": list(range(400))}
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | every_token))
+    found = whole.measure_ours(bench, case)  # which asserts that no completion ends early and no group is skipped
+    assert len(found["seconds"]) == 2
+    assert found["prompt_tokens"] > 16
+    assert sum(found["phases"].values()) == pytest.approx(float(np.median(found["seconds"])))
+
+
+def test_a_profile_finds_every_part(folders: list[Path]) -> None:
+    learner, batch = bench_step.prepared(folders[0], POINT, sharing=True)
+    table = bench_profile.table(learner.policy, lambda: update(learner, batch, step=0))
+    header, line = table.splitlines()
+    kinds = header.split("seconds")[1].replace("other operations", "other").split()
+    shares = dict(zip(kinds, (float(cell.rstrip("%")) for cell in line.split()[2:]), strict=True))
+    assert all(shares[kind] > 0 for kind in ("vision", "attention", "linear", "head", "optimiser"))
+    assert sum(shares.values()) == pytest.approx(100, abs=1)
