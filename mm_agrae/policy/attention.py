@@ -13,9 +13,11 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mm_agrae.policy.call import Call
+from mm_agrae.policy.cpu_attention import Blocks
+from mm_agrae.policy.cuda_attention import Packed
 from mm_agrae.policy.grouped import attend
 from mm_agrae.policy.hugging_face import transformers
-from mm_agrae.policy.kernels import Blocks, Call, Packed
 
 LANGUAGE_ATTENTION = "mm_agrae"
 # The name holds "flash", by which transformers knows that all images of a batch go into one call.
@@ -87,14 +89,14 @@ def vision_attention(
     call: Call
     if query.device.type == "cpu":
         sizes = [(length, length) for length in cu_seq_lens_q.diff().tolist()]
-        call = Blocks.of_sizes(sizes, queries=whole, keys=whole, causal=False)
+        call = Blocks.of(sizes, queries=whole, keys=whole, causal=False)
     else:
         call = Packed(
             queries=whole, keys=whole, query_ends=cu_seq_lens_q, key_ends=cu_seq_lens_q,
             longest_query=max_length_q, longest_key=max_length_q, causal=False,
         )  # fmt: skip
-    query, key, value = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
-    return attend(query, key, value, (call,), scaling)[None], None
+    query, key, value = (x.squeeze(0).transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    return attend(query, key, value, (call,), scaling).unsqueeze(0), None
 
 
 transformers.AttentionInterface.register(LANGUAGE_ATTENTION, language_attention)

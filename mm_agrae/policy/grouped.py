@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_agrae.policy.kernels import Call, Places, Saved, Stretches, joined
+from mm_agrae.policy.call import Call, Places, Saved, put, take
+from mm_agrae.policy.kernels import Stretches, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class AttentionPlan:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Attention; B is 1."""
-        query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
-        return attend(query, key, value, self.calls, scale)[None]
+        query, key, value = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+        return attend(query, key, value, self.calls, scale).unsqueeze(0)
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> AttentionPlan:
         """The same on a device."""
@@ -129,11 +130,10 @@ def _from(gradient: Tensor, num_keys: int) -> Tensor:
 
 def _merge(out: Tensor, lse: Tensor, places: Places, part_out: Tensor, part_lse: Tensor) -> None:
     """Mix what a call found into what its queries have so far."""
-    old_lse = lse[places]
-    keep = torch.sigmoid(old_lse - part_lse)[..., None]  # exp(L1 - log(exp L1 + exp L2))
-    mixed = part_out.to(keep.dtype).lerp_(out[places].to(keep.dtype), keep)
-    out[places] = mixed.to(out.dtype)
-    lse[places] = torch.logaddexp(old_lse, part_lse)
+    old_lse = take(lse, places)
+    keep = torch.sigmoid(old_lse - part_lse).unsqueeze(-1)  # exp(L1 - log(exp L1 + exp L2))
+    put(out, places, part_out.to(keep.dtype).lerp_(take(out, places).to(keep.dtype), keep))
+    put(lse, places, torch.logaddexp(old_lse, part_lse))
 
 
 def _spread(gradient: Tensor, places: Places, size: int) -> Tensor:
@@ -141,13 +141,13 @@ def _spread(gradient: Tensor, places: Places, size: int) -> Tensor:
     if len(gradient) == size:
         return gradient
     whole = gradient.new_zeros(size, *gradient.shape[1:])
-    whole[places] = gradient
+    put(whole, places, gradient)
     return whole
 
 
 def _add(gradient: Tensor, places: Places, part: Tensor) -> None:
     """A token stands once among the places, so the sum is the same in every run."""
     if isinstance(places, slice):
-        gradient[places].add_(part)
+        take(gradient, places).add_(part)
     else:
         gradient.index_add_(0, places, part)
