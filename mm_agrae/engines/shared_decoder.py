@@ -6,7 +6,6 @@ Shapes: P prompts, L tokens of a prompt, R rows being decoded, H hidden width, K
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -40,7 +39,7 @@ class SharedDecoder:
         assert isinstance(layout.attention, AttentionPlan)
         lengths = [len(prompt.token_ids) for prompt in prompts]
         recorder = _Recorder(layout.attention, lengths)
-        states = hidden_states(self.policy, replace(layout, attention=recorder))  # type: ignore[arg-type]
+        states = hidden_states(self.policy, layout, recorder)
         self.waves.append(Wave(recorder.layers, lengths, group=group))
         ends = torch.tensor(lengths, device=states.device).cumsum(0) - 1
         return states[0, ends.repeat_interleave(group)]
@@ -59,14 +58,17 @@ class SharedDecoder:
         return out.last_hidden_state[:, 0]
 
     def keep(self, rows: Sequence[int]) -> None:
-        start = 0
+        kept, start = [], 0
         for wave in self.waves:
             end = start + wave.num_rows
             chosen = [row - start for row in rows if start <= row < end]
-            if len(chosen) < wave.num_rows:
-                wave.keep(chosen) if chosen else wave.prompts.clear()
             start = end
-        self.waves = [wave for wave in self.waves if wave.prompts]
+            if not chosen:
+                continue
+            if len(chosen) < wave.num_rows:
+                wave.keep(chosen)
+            kept.append(wave)
+        self.waves = kept
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Attention; one new token in every row."""
@@ -86,8 +88,6 @@ class _Recorder:
         self.layers: list[KeysAndValues] = []
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        # Under autocast the rotary embedding leaves fp32, but the precision of attention is that of the values.
-        query, key = query.to(value.dtype), key.to(value.dtype)
         self.layers.append(KeysAndValues(self._stacked(key[0]), self._stacked(value[0])))
         return self.attention.attend(layer, query, key, value, scale)
 
