@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.distributed import all_to_all_single
+from torch.distributed.tensor import DTensor
 
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.load import pick_device
@@ -124,20 +125,52 @@ class World:
         return self.accelerator.reduce(value, reduction="sum")
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over ranks; a rank without one contributes zeros."""
+        """Replace every gradient by its sum over ranks; a rank without one contributes zeros.
+
+        Sharded parameters are left alone: their backward pass has summed their gradients.
+        """
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter, dtype=parameter.grad_dtype)
         if self.size == 1:
             return
         bucket: list[Tensor] = []
-        for parameter in parameters:
+        for parameter in (one for one in parameters if not isinstance(one, DTensor)):
             assert parameter.grad is not None
             if bucket and sum(g.numel() for g in bucket) + parameter.grad.numel() > BUCKET_ELEMENTS:
                 self._sum_bucket(bucket)
                 bucket = []
             bucket.append(parameter.grad)
-        self._sum_bucket(bucket)
+        if bucket:
+            self._sum_bucket(bucket)
+
+    def in_step(
+        self, batches: Sequence[T], spare: Sequence[T], parameters: Sequence[nn.Parameter]
+    ) -> list[tuple[T, bool]]:
+        """Micro-batches, and whether they count, as many on every rank as on the busiest where ranks must keep step.
+
+        A forward pass through sharded parameters is a meeting of all ranks, so a rank with fewer repeats what must not
+        count. Without sharding every rank goes at its own pace.
+
+        Args:
+            batches: This rank's micro-batches.
+            spare: What else it can compute, cheapest first, for a rank without any.
+            parameters: Of the model.
+
+        Raises:
+            ConfigError: Parameters are sharded, and this rank has nothing at all to compute.
+        """
+        counted = [(batch, True) for batch in batches]
+        if not any(isinstance(parameter, DTensor) for parameter in parameters):
+            return counted
+        missing = max(self.collect([len(counted)])) - len(counted)
+        fillers = [*batches[-1:], *spare]
+        if missing and not fillers:
+            raise ConfigError(
+                f"rank {self.rank} of {self.size} has no group, but with sharded weights every rank must compute in "
+                "every update. Set rollout.num_prompts to at least the number of processes."
+            )
+        return counted + [(fillers[0], False)] * missing
 
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()

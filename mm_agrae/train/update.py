@@ -98,18 +98,24 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
     """
     num_updates = learner.config.updates_per_rollout
     minibatches = minibatches_of(batch, num_updates)
-    tally = _Tally(learner.policy.device)
+    device = learner.policy.device
+    tally = _Tally(device)
     rows = [_rows(learner, batch, set(minibatch.tolist())) for minibatch in minibatches]
     # The first update starts from the sampling policy itself; only later ones need its log-probabilities kept.
     started = time.perf_counter()
-    old = _old_logprobs(learner, [row for later in rows[1:] for row in later])
+    old = _old_logprobs(learner, batch, rows[1:])
     old_logprobs_s = time.perf_counter() - started
     norms, lr = [], 0.0
     for number, (minibatch, mine) in enumerate(zip(minibatches, rows, strict=True)):
         weights = _token_weights(learner, batch, minibatch)
-        for micro_batch in learner.pack(mine):
-            reference = _reference_logprobs(learner, micro_batch)
-            terms = _Terms(batch=batch, weights=weights, old=old, reference=reference, tally=tally)
+        for micro_batch, counts in _in_step(learner, batch, mine):
+            terms = _Terms(
+                batch=batch,
+                weights=weights * counts,
+                old=old,
+                reference=_reference_logprobs(learner, micro_batch),
+                tally=tally if counts else _Tally(device),
+            )
             differentiate(
                 learner.policy,
                 micro_batch,
@@ -134,17 +140,31 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
 def _rows(learner: Learner, batch: Experience, minibatch: set[int]) -> list[Row]:
     """This rank's groups of a minibatch, without those whose gradient is exactly 0."""
     rows = [
+        row for row in _groups(batch) if row.group in minibatch and has_gradient(batch, row.group, learner.algorithm)
+    ]
+    if learner.config.share_prompts and learner.policy.shares_prompts:
+        return rows
+    return [single for row in rows for single in one_by_one(row)]
+
+
+def _groups(batch: Experience) -> list[Row]:
+    """All groups of this rank."""
+    return [
         Row(
             prompt=group.prompt,
             completions=tuple(rollout.completion.token_ids for rollout in group.rollouts),
             group=row,
         )
         for row, group in zip(batch.rows, batch.groups, strict=True)
-        if row in minibatch and has_gradient(batch, row, learner.algorithm)
     ]
-    if learner.config.share_prompts and learner.policy.shares_prompts:
-        return rows
-    return [single for row in rows for single in one_by_one(row)]
+
+
+def _in_step(learner: Learner, batch: Experience, rows: Sequence[Row]) -> list[tuple[list[Row], bool]]:
+    """Micro-batches of rows, and whether they count; those that do not are there for the other ranks alone."""
+    spare = sorted(
+        ([single] for row in _groups(batch) for single in one_by_one(row)), key=lambda one: one[0].num_tokens
+    )
+    return learner.world.in_step(learner.pack(rows), spare, list(learner.policy.model.parameters()))
 
 
 def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Tensor:
@@ -163,11 +183,12 @@ def _token_weights(learner: Learner, batch: Experience, minibatch: Tensor) -> Te
     return weights
 
 
-def _old_logprobs(learner: Learner, rows: Sequence[Row]) -> Kept:
-    """The sampling policy's log-probabilities."""
+def _old_logprobs(learner: Learner, batch: Experience, minibatches: Sequence[Sequence[Row]]) -> Kept:
+    """The sampling policy's log-probabilities, from the micro-batches that learn from them later: to the last bit."""
     kept: Kept = {}
-    for micro_batch in learner.pack(rows):
-        kept |= _logprobs(learner, learner.policy, micro_batch)
+    for rows in minibatches:
+        for micro_batch, _ in _in_step(learner, batch, rows):
+            kept |= _logprobs(learner, learner.policy, micro_batch)
     return kept
 
 

@@ -1,27 +1,38 @@
-"""Two processes of one run are one run: same completions, same curve, files written once."""
+"""Two processes of one run are one run: same completions, same curve, same gradients, files written once."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ranks
 import run_files
+import torch
 from colours import cut_short_after, environment
 
 from mm_agrae.cli.jobs import run_train
+from mm_agrae.config.schema import ModelConfig
+from mm_agrae.policy.load import load_policy
 from mm_agrae.store.run_dir import RunDir
+from mm_agrae.train.distributed import World
 
 # 3 prompts on 2 processes: an uneven tail, and with every third problem in words, ranks with pictures and without.
 SETTINGS = ["train.num_steps=3", "evaluate.num_samples=2", "algorithm.beta=0.02", "train.updates_per_rollout=3"]
 
 
 def torchrun(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Two processes on a free port."""
+    """Two processes of the command line on a free port."""
+    return two_processes("-m", "mm_agrae.cli.main", *words)
+
+
+def two_processes(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run(
-        [*command, "-m", "mm_agrae.cli.main", *map(str, words)],
+        [*command, *map(str, words)],
         env=environment(),
         capture_output=True,
         text=True,
@@ -96,3 +107,88 @@ def test_a_launcher_that_starts_one_of_two(recipe: Path, tmp_path: Path) -> None
     assert ended.returncode != 0
     assert "error: MASTER_ADDR is set and WORLD_SIZE is not" in ended.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def alone(warm_model: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
+    """What one process finds with large micro-batches, by architecture."""
+    world = World(device="cpu")
+    return {
+        architecture: ranks.learn(
+            load_policy(ModelConfig(path=str(warm_model(architecture)), device="cpu")), world, micro_batch_tokens=1000
+        )
+        for architecture in ("qwen2_5_vl", "qwen3")
+    }
+
+
+@pytest.fixture(scope="module")
+def together(warm_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What two processes find with small ones, by architecture and the way that weights are held."""
+    out = tmp_path_factory.mktemp("ranks") / "found.pt"
+    jobs = [
+        f"{architecture}{flags}={warm_model(architecture)}{flags}"
+        for architecture, flags in (
+            ("qwen2_5_vl", ""),
+            ("qwen2_5_vl", "+sharded+recomputing"),
+            ("qwen3", "+sharded"),
+        )
+    ]
+    ended = two_processes(ranks.__file__, out, *jobs)
+    assert ended.returncode == 0, ended.stderr[:6000]
+    return torch.load(out, weights_only=False)
+
+
+def check_same_updates(two: dict[str, Any], one: dict[str, Any]) -> None:
+    """Log-probabilities, every gradient of both updates, every figure."""
+    torch.testing.assert_close(two["logprobs"], one["logprobs"], rtol=0, atol=5e-6)
+    assert len(two["gradients"]) == len(one["gradients"]) == 2
+    for found, expected in zip(two["gradients"], one["gradients"], strict=True):
+        assert list(found) == list(expected)
+        floor = 1e-7 * float(torch.stack([gradient.norm() for gradient in expected.values()]).norm())
+        assert floor > 0
+        for name, gradient in expected.items():
+            assert float((found[name] - gradient).norm()) <= 1e-5 * float(gradient.norm()) + floor, name
+    for key, value in one["metrics"].items():
+        assert key.startswith("time/") or two["metrics"][key] == pytest.approx(value, rel=1e-5, abs=1e-6), key
+
+
+def test_trap_14_two_processes_have_the_gradient_of_one(together: dict[str, Any], alone: dict[str, Any]) -> None:
+    """A gradient averaged over ranks or micro-batches is that of another loss wherever these are unequal.
+
+    A group of rank 1 is learnt from by rank 0, and ranks run different numbers of micro-batches.
+    """
+    two = together["qwen2_5_vl"]
+    check_same_updates(two, alone["qwen2_5_vl"])
+    (first, learnt_by_first), (second, learnt_by_second) = two["rows"]
+    assert (first, second) == ([0, 2, 4, 6], [1, 3, 5, 7])
+    assert set(learnt_by_first) - set(first), "no group changed hands"
+    assert sorted(learnt_by_first + learnt_by_second) == list(range(8))
+    assert len(set(two["num_passes"])) == 2
+
+
+@pytest.mark.parametrize("way", ["qwen2_5_vl+sharded+recomputing", "qwen3+sharded"])
+def test_trap_15_sharded_ranks_keep_step(together: dict[str, Any], alone: dict[str, Any], way: str) -> None:
+    """Every pass through sharded weights is a meeting of all ranks: one that has fewer micro-batches waits for ever.
+
+    It repeats one without weight, and the numbers stay those of one process.
+    """
+    check_same_updates(together[way], alone[way.partition("+")[0]])
+    first, second = together[way]["num_passes"]
+    assert first == second == max(together["qwen2_5_vl"]["num_passes"])
+
+
+def test_trap_16_the_head_is_outside_of_what_is_sharded(together: dict[str, Any], alone: dict[str, Any]) -> None:
+    """A head that is called by itself, beside a sharded root, would multiply with the piece that its rank holds.
+
+    It stays whole, as does the tied embedding, and its gradient is summed like that of an unsharded model.
+    """
+    for architecture, name in (
+        ("qwen2_5_vl", "model.language_model.embed_tokens.weight"),
+        ("qwen3", "model.embed_tokens.weight"),
+    ):
+        way = next(way for way in together if way.startswith(f"{architecture}+sharded"))
+        for found, expected in zip(together[way]["gradients"], alone[architecture]["gradients"], strict=True):
+            assert found[name].shape == expected[name].shape
+            torch.testing.assert_close(
+                found[name], expected[name], rtol=1e-4, atol=1e-6 * float(expected[name].abs().max())
+            )

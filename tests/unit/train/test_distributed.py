@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +16,8 @@ from mm_agrae.train.distributed import World
 
 class Launched:
     """Stands for accelerate's object in a process that found `found` others."""
+
+    device = torch.device("cpu")
 
     def __init__(self, found: int, rank: int = 0) -> None:
         self.num_processes, self.process_index, self.is_main_process = found, rank, rank == 0
@@ -90,3 +95,71 @@ def test_gradients_are_summed_in_any_buckets(monkeypatch, bucket):
     for number, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         assert parameter.grad is not None
         assert torch.equal(parameter.grad, gradient * 2 if number != 1 else torch.zeros(4))
+
+
+def keeping_step(monkeypatch, rank: int, counts: list[int]) -> World:
+    """A rank of a world whose parameters are sharded and whose ranks have so many micro-batches."""
+    one = world(monkeypatch, len(counts), rank)
+    monkeypatch.setattr(distributed, "DTensor", nn.Parameter)
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: [[count] for count in counts])
+    return one
+
+
+def test_ranks_keep_step_where_parameters_are_sharded(monkeypatch):
+    sharded = [nn.Parameter(torch.zeros(2))]
+    busy, idle, empty = (keeping_step(monkeypatch, rank, [3, 1, 0]) for rank in range(3))
+    assert busy.in_step(["a", "b", "c"], ["x"], sharded) == [("a", True), ("b", True), ("c", True)]
+    assert idle.in_step(["d"], ["x"], sharded) == [("d", True), ("d", False), ("d", False)]
+    assert empty.in_step([], ["x", "y"], sharded) == [("x", False)] * 3
+    with pytest.raises(ConfigError, match="rank 2 of 3 has no group, but with sharded weights every rank must compute"):
+        empty.in_step([], [], sharded)
+
+
+def test_ranks_go_at_their_own_pace_where_weights_are_whole(monkeypatch):
+    two = world(monkeypatch, 2)
+    monkeypatch.setattr(distributed, "gather_object", None)  # nobody is asked
+    assert two.in_step(["a"], ["x"], [nn.Parameter(torch.zeros(2))]) == [("a", True)]
+    assert two.in_step([], [], []) == []
+
+
+def test_gradients_of_sharded_parameters_are_summed_already(monkeypatch):
+    two = world(monkeypatch, 2)
+    monkeypatch.setattr(distributed, "DTensor", Sharded)
+    parameters = [nn.Parameter(torch.zeros(2)), Sharded(torch.zeros(2))]
+    for parameter in parameters:
+        parameter.grad = torch.ones(2)
+    two.sum_gradients(parameters)
+    assert [parameter.grad.tolist() for parameter in parameters] == [[2.0, 2.0], [1.0, 1.0]]
+
+
+class Sharded(nn.Parameter):
+    """Stands for a parameter whose pieces lie on several ranks."""
+
+
+def test_items_reach_the_ranks_that_they_are_addressed_to(monkeypatch):
+    """Rank 0 sends two items to rank 1, rank 1 one to rank 0; what a rank addresses to itself comes too."""
+    meeting = threading.Barrier(2, timeout=10)
+    sent: dict[int, Sequence[torch.Tensor]] = {}
+
+    def all_to_all(out, into, out_lengths=None, into_lengths=None):
+        rank = int(threading.current_thread().name)
+        sent[rank] = into.split(into_lengths or 1)
+        meeting.wait()
+        out.copy_(torch.cat([sent[sender][rank] for sender in range(2)]))
+        meeting.wait()
+
+    monkeypatch.setattr(distributed, "all_to_all_single", all_to_all)
+    parcels = [{1: ["a", "b"]}, {0: [torch.ones(3)], 1: ["c"]}]
+    worlds = [world(monkeypatch, 2, rank) for rank in range(2)]
+    received: dict[int, list] = {}
+
+    def take(rank: int) -> None:
+        received[rank] = worlds[rank].exchange(parcels[rank])
+
+    threads = [threading.Thread(target=take, args=(rank,), name=str(rank)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert received[1] == ["a", "b", "c"]
+    assert [item.tolist() for item in received[0]] == [[1.0, 1.0, 1.0]]

@@ -1,0 +1,192 @@
+"""One update of the same groups by one process or by several: run by torchrun, or called.
+
+python -m torch.distributed.run --standalone --nproc_per_node 2 ranks.py FOLDER OUT [--sharded]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from colours import colour_sample
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+import mm_agrae.train.update as update_module
+from mm_agrae.config.algorithm import AlgorithmConfig
+from mm_agrae.config.schema import ImageConfig, ModelConfig, TrainConfig
+from mm_agrae.estimator import START, assemble
+from mm_agrae.policy.feed import Cursor
+from mm_agrae.policy.flops import model_shape
+from mm_agrae.policy.forward import lay_out, score
+from mm_agrae.policy.layout import Row
+from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.optim import make_optimizer
+from mm_agrae.policy.render import render
+from mm_agrae.prompts import make_prompt
+from mm_agrae.records import Completion, Rollout, RolloutGroup, Verdict
+from mm_agrae.rollout import Harvest
+from mm_agrae.train.balance import balanced
+from mm_agrae.train.distributed import World
+from mm_agrae.train.experience import Experience, experience
+from mm_agrae.train.sampling import sample_groups
+from mm_agrae.train.update import Learner, update
+
+# Of each group: whether it is shown, completion lengths, which completions are correct. Two updates of four groups.
+# Rank 1 of two samples the odd ones. The third group moves no weight; the last update has one long group and two that
+# do not fit into one micro-batch, so ranks have different numbers of micro-batches, the one with pictures fewer.
+GROUPS = (
+    (True, (1, 2), (1, 0)),
+    (False, (24, 30), (0, 1)),
+    (True, (9, 9), (1, 1)),
+    (True, (2, 17), (1, 0)),
+    (False, (14, 15), (0, 1)),
+    (True, (30, 28), (0, 1)),
+    (False, (16, 14), (1, 0)),
+    (False, (3, 3), (0, 0)),
+)
+
+
+def make_group(policy: Policy, number: int) -> RolloutGroup:
+    image, lengths, correct = GROUPS[number]
+    prompt = make_prompt(colour_sample(number, image=image and policy.sees), system="none", instruction="none")
+    draw = np.random.default_rng(number)
+    rollouts = tuple(
+        make_rollout(tuple(map(int, draw.integers(20, 60, length))), right)
+        for length, right in zip(lengths, correct, strict=True)
+    )
+    prompt_seen = render(policy, prompt, ImageConfig(min_pixels=256, max_pixels=4096))
+    return RolloutGroup(prompt=prompt_seen, rollouts=rollouts, weights_version=0)
+
+
+def row_of(group: RolloutGroup) -> Row:
+    return Row(prompt=group.prompt, completions=tuple(rollout.completion.token_ids for rollout in group.rollouts))
+
+
+def make_rollout(ids: tuple[int, ...], correct: int) -> Rollout:
+    verdict = Verdict(
+        status="correct" if correct else "wrong", answer="1", span=None, answer_form=None, target_form=None,
+        kind="integer", rule="test", formatted=True, seconds=0.0,
+    )  # fmt: skip
+    completion = Completion(token_ids=ids, logprobs=(-4.0,) * len(ids), text="1", stop_reason="eos")
+    return Rollout(completion=completion, verdict=verdict, reward=float(correct))
+
+
+def make_learner(policy: Policy, world: World, *, micro_batch_tokens: int) -> Learner:
+    settings = TrainConfig.model_validate(
+        {
+            "num_steps": 10,
+            "updates_per_rollout": 2,
+            "micro_batch_tokens": micro_batch_tokens,
+            "optim": {"lr": 1e-4, "max_grad_norm": 1e9},
+        }
+    )
+    return Learner(
+        policy=policy,
+        reference=None,
+        optimizer=make_optimizer(policy.trainable(), settings.optim),
+        algorithm=assemble(AlgorithmConfig.model_validate({"weighting": ["agrae"]}), max_completion_tokens=30),
+        config=settings,
+        temperature=0.7,
+        max_completion_tokens=30,
+        world=world,
+    )
+
+
+def experienced(learner: Learner) -> Experience:
+    groups = learner.world.share([make_group(learner.policy, number) for number in range(len(GROUPS))])
+
+    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
+        return Harvest(groups=groups, rollout_s=0.0, verify_s=0.0), cursor
+
+    sampled = sample_groups(harvest, learner.world, count=len(GROUPS), max_rounds=1, cursor=Cursor())
+    return experience(sampled, learner.algorithm, START)[0]
+
+
+def whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+def learn(policy: Policy, world: World, *, micro_batch_tokens: int = 90) -> dict[str, Any]:
+    """What one step finds.
+
+    Returns:
+        metrics: Of the updates, over all ranks.
+        logprobs: Of the completions of all groups, before the step.
+        rows: Of each rank, the groups that it sampled and those that it learnt from.
+        num_passes: Of each rank, its forward passes during the updates.
+        gradients: Of each update, by parameter, as the optimiser gets them.
+    """
+    learner = make_learner(policy, world, micro_batch_tokens=micro_batch_tokens)
+    gradients: list[dict[str, Tensor]] = []
+    real = update_module.optimizer_step
+    names = [name for name, parameter in policy.model.named_parameters() if parameter.requires_grad]
+
+    def spy(optimizer: Any, parameters: Sequence[Any], *, lr: float, max_grad_norm: float) -> float:
+        gradients.append({name: whole(p.grad) for name, p in zip(names, parameters, strict=True)})
+        with torch.no_grad():
+            for parameter in parameters:  # plain descent: AdamW takes no mixture of sharded and whole weights
+                parameter -= 1e-2 * parameter.grad
+                parameter.grad = None
+        return 0.0
+
+    with torch.no_grad():
+        rows = [row_of(make_group(policy, number)) for number in range(len(GROUPS))]
+        logprobs = score(policy, lay_out(policy, rows), temperature=learner.temperature).logprobs
+    passes: list[int] = []
+    counting = policy.backbone.register_forward_hook(lambda module, given, out: passes.append(1))
+    update_module.optimizer_step = spy
+    try:
+        sampled = experienced(learner)
+        batch = balanced(learner, sampled, model_shape(policy))
+        metrics = update(learner, batch, step=0)
+    finally:
+        update_module.optimizer_step = real
+        counting.remove()
+    return {
+        "metrics": metrics,
+        "logprobs": logprobs,
+        "rows": world.collect([(sampled.rows, batch.rows)]),
+        "num_passes": world.collect([len(passes)]),
+        "gradients": gradients,
+    }
+
+
+def shard(policy: Policy) -> None:
+    """FSDP2 of the language model, layer by layer; World sums the gradients of what stays whole.
+
+    A vision tower stays whole because it runs only where there are pictures, the head because a rank calls it once per
+    piece of its completions: both would make ranks meet that are not there.
+    """
+    stay = {policy.head.weight, *(policy.backbone.visual.parameters() if policy.sees else ())}
+    for layer in policy.inner.get_decoder().layers:
+        fully_shard(layer)
+    fully_shard(policy.backbone, ignored_params=stay)
+    for module in policy.model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)  # the loss is a sum over ranks
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+
+
+def main(out: str, *jobs: str) -> None:
+    torch.set_num_threads(1)
+    world = World(device="cpu")
+    found = {}
+    for job in jobs:
+        name, _, what = job.partition("=")
+        folder, *flags = what.split("+")
+        policy = load_policy(ModelConfig(path=folder, device="cpu", gradient_checkpointing="recomputing" in flags))
+        if "sharded" in flags:
+            shard(policy)
+        found[name] = learn(policy, world)
+    if world.is_main:
+        torch.save(found, Path(out))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
