@@ -305,6 +305,7 @@ def test_a_reference_shares_a_frozen_tower(policy_of: PolicyOf, rendered: Render
     own = trained(policy_of("qwen3_vl"))
     expected = logprobs(own, prompts).detach()
     reference = share_tower(own, policy)
+    assert reference.backbone.visual is policy.backbone.visual
     with encoded(policy) as calls:
         logprobs(policy, prompts)
         found = logprobs(reference, prompts).detach()
