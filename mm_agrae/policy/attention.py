@@ -24,6 +24,11 @@ LANGUAGE_ATTENTION = "mm_agrae"
 VISION_ATTENTION = "mm_agrae_flash_vision"
 
 
+def vision_attention_of(device: torch.device) -> str:
+    """How a vision tower attends on a device; on a CPU a call per image or window is as fast as one for all."""
+    return "sdpa" if device.type == "cpu" else VISION_ATTENTION
+
+
 class Attention(Protocol):
     """How the tokens of one forward pass attend to each other."""
 

@@ -15,7 +15,7 @@ from torch import nn
 from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.adapters import from_the_base_up, merged, with_adapters
-from mm_agrae.policy.attention import LANGUAGE_ATTENTION
+from mm_agrae.policy.attention import LANGUAGE_ATTENTION, vision_attention_of
 from mm_agrae.policy.head import Head
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.masters import Masters, Storage, in_fp32, pick_storage, store_in_bf16
@@ -183,12 +183,14 @@ def load_policy(
     model_config = _read_config(base)
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
+    language = language_attention_of(model_config)
+    attention = {"": language, "text_config": language, "vision_config": vision_attention_of(device)}
     if weights is None or config.lora:
-        model = _load_model(base, sees, language_attention_of(model_config))
+        model = _load_model(base, sees, attention)
         for folder in adapters:
             model = merged(model, folder)
     else:
-        model = _load_model(str(weights), sees, language_attention_of(model_config))
+        model = _load_model(str(weights), sees, attention)
     processor = _load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
     _freeze(model, config.freeze, sees)
@@ -298,13 +300,13 @@ def _check_dropout(config: Any, sees: bool) -> None:
                 )
 
 
-def _load_model(path: str, sees: bool, language: str | None) -> Any:
+def _load_model(path: str, sees: bool, attention: dict[str, str | None]) -> Any:
     auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     try:
         model = auto.from_pretrained(
             path,
             dtype=torch.float32,
-            attn_implementation={"": language, "text_config": language, "vision_config": "sdpa"},
+            attn_implementation=attention,
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -314,7 +316,8 @@ def _load_model(path: str, sees: bool, language: str | None) -> Any:
     except KeyError as error:
         if error.args != (LANGUAGE_ATTENTION,):
             raise
-        return _load_model(path, sees, None)  # a family that knows a few kinds of attention by name, and no others
+        # A family that knows a few kinds of attention by name, and no others.
+        return _load_model(path, sees, attention | {"": None, "text_config": None})
     model.set_output_embeddings(Head(model.get_output_embeddings()))
     return model
 

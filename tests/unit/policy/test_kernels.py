@@ -1,4 +1,4 @@
-"""Kernels over stretches: the CPU's against softmax written out, CUDA's against stand-ins, and on a GPU where there is one."""
+"""Kernels over stretches: the CPU route against softmax written out, the CUDA route against stand-ins and a GPU."""
 
 from __future__ import annotations
 
