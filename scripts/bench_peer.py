@@ -240,18 +240,18 @@ class PeerUpdate:
         self.step()
 
     @torch.no_grad()
-    def scores(self, model: Any) -> list[tuple[Tensor, Tensor]]:
-        """Log-probabilities and entropies under a model, [rows, width] of every micro-batch."""
+    def scores(self, model: Any, *, entropy: bool) -> list[tuple[Tensor, Tensor]]:
+        """Log-probabilities, and for the trained model entropies, [rows, width] of every micro-batch."""
         found = []
         for batch in self.batches:
             ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
             mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
             names = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
             images = {name: batch[name] for name in names if name in batch}
-            logprobs, entropy, _ = self.trainer._get_per_token_logps_and_entropies(
-                model, ids, mask, batch["completion_ids"].shape[1], compute_entropy=True, **images
+            logprobs, entropies, _ = self.trainer._get_per_token_logps_and_entropies(
+                model, ids, mask, batch["completion_ids"].shape[1], compute_entropy=entropy, **images
             )
-            found.append((logprobs, entropy))
+            found.append((logprobs, entropies))
         return found
 
     def flat(self, padded: Iterable[Tensor]) -> Tensor:
@@ -286,13 +286,15 @@ def two_updates(folder: Path, batch: Experience, setting: Setting, *, length: in
         other = peer.trainer.ref_model
         weights = transformers.AutoModelForImageTextToText.from_pretrained(reference, dtype=torch.float32)
         other.load_state_dict(weights.state_dict())
-    scores = peer.scores(model)
+    scores = peer.scores(model, entropy=True)
     halves = [range(num_groups // 2), range(num_groups // 2, num_groups)]
     old = [logprobs for logprobs, _ in scores]
     losses, norms = [], []
     for number, half in enumerate(halves):
         peer.take(rows_of(batch, half))
-        references = [logprobs for logprobs, _ in peer.scores(other)] if other is not None else [None] * len(half)
+        references = (
+            [logprobs for logprobs, _ in peer.scores(other, entropy=False)] if other is not None else [None] * len(half)
+        )
         for place, inputs, ref_logprobs in zip(half, peer.batches, references, strict=True):
             # Every micro-batch is as wide as its longest completion, then as now: a group is one of them.
             inputs |= {"old_per_token_logps": old[place]} if number else {}
