@@ -175,6 +175,35 @@ def test_pieces_are_recomputed_layer_by_layer(policy_of: PolicyOf, rendered: Ren
     assert not any(module.training for module in policy.model.modules())
 
 
+def test_passes_of_few_tokens_keep_their_activations(policy_of: PolicyOf, rendered: Rendered) -> None:
+    policy = recomputed(precise(policy_of("qwen3")))
+    row = make_row(policy, rendered)
+    length = len(row.prompt.token_ids)
+    kept: list[list[int]] = []
+    for budget in (
+        Budget(tokens=5, recompute_above=4),
+        Budget(tokens=5, recompute_above=length),
+        Budget(tokens=length + 9, recompute_above=length + 8),
+        Budget(tokens=length + 9, recompute_above=length + 9),
+    ):
+        with passes(policy) as seen:
+            gradients(policy, [row], budget)
+        kept.append([tokens for tokens, _ in seen])
+    assert kept[0] == [length, 5, 5, 4, length, length]
+    assert kept[1] == [length, 5, 4, length]
+    assert kept[2] == [length + 9, length + 9]
+    assert kept[3] == [length + 9]
+
+
+def test_a_bound_of_targets_cuts_too(policy_of: PolicyOf, rendered: Rendered) -> None:
+    policy = precise(policy_of("qwen3"))
+    row = make_row(policy, rendered)
+    length = len(row.prompt.token_ids)
+    with passes(policy) as seen:
+        gradients(policy, [row], Budget(tokens=10**6, targets=8))
+    assert seen == [(length, False), (6, True), (3, True), (length, True)]
+
+
 def test_scores_of_pieces_equal_those_of_the_whole(policy_of: PolicyOf, rendered: Rendered) -> None:
     policy = precise(policy_of("qwen3_vl"))
     row = make_row(policy, rendered)

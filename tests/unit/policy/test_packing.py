@@ -71,3 +71,20 @@ def test_the_longest_come_first_and_short_ones_fill_what_is_left() -> None:
 
 def test_no_rows_make_no_batches() -> None:
     assert pack([], Budget(tokens=10)) == []
+
+
+def test_a_second_bound_counts_completion_tokens() -> None:
+    rows = [make_row(0, 9, [6]), make_row(1, 8, [1, 1]), make_row(2, 1, [3, 2])]
+    # 6 + 2 completion tokens fit into 8, and 5 more do not, although there is room for the tokens.
+    batches = pack(rows, Budget(tokens=100, targets=8))
+    assert [[row.group for row in batch] for batch in batches] == [[0, 1], [2]]
+    assert [len(piece.completions) for piece in cut(make_row(0, 9, [3, 3, 3]), Budget(tokens=100, targets=6))] == [2, 1]
+    assert not Budget(tokens=100, targets=8).holds(make_row(0, 1, [9]))
+
+
+def test_padding_counts_where_rows_are_padded() -> None:
+    rows = [make_row(0, 2, [8]), make_row(1, 2, [3]), make_row(2, 2, [1]), make_row(3, 2, [1])]
+    # Lines of 10 tokens: two of them fit into 29, three do not; then lines of 3.
+    batches = pack(rows, Budget(tokens=29), padded=True)
+    assert [[row.group for row in batch] for batch in batches] == [[0, 1], [2, 3]]
+    assert [[row.group for row in batch] for batch in pack(rows, Budget(tokens=29))] == [[0, 1, 2, 3]]

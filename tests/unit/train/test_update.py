@@ -1,171 +1,20 @@
-"""One update is one weighted sum: how it is cut, ordered or skipped changes nothing, and it is the equation's."""
+"""One update is the equation's: every term of the loss against the same term worked out by hand."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from updates import CORRECT, LENGTHS, batch_of, close, experienced, facts, fresh, group, learner, rollout
 
-import mm_agrae.train.update as update_module
-from mm_agrae.config.algorithm import AlgorithmConfig
-from mm_agrae.config.schema import ImageConfig, ModelConfig, TrainConfig
-from mm_agrae.data.dataset import open_dataset
-from mm_agrae.estimator import START, assemble
-from mm_agrae.metrics.catalogue import check_keys
-from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
-from mm_agrae.policy.load import Policy, load_policy
-from mm_agrae.policy.optim import make_optimizer
-from mm_agrae.policy.render import render
-from mm_agrae.prompts import make_prompt
-from mm_agrae.records import Completion, RenderedPrompt, Rollout, RolloutGroup, Verdict
-from mm_agrae.rollout import Harvest
-from mm_agrae.train.distributed import World
-from mm_agrae.train.experience import Experience, experience
-from mm_agrae.train.sampling import sample_groups
-from mm_agrae.train.update import Learner, update
-
-# Correct completions of each of 4 groups of 3; groups 1 and 3 have no advantage.
-CORRECT = [[1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 1, 1]]
-LENGTHS = [[2, 5, 3], [1, 4, 2], [6, 1, 2], [3, 3, 3]]
-
-
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def prompts(model_folder: Callable[[str], Path], gym_folder: Path) -> list[RenderedPrompt]:
-    policy = load_policy(ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cpu"))
-    samples = open_dataset(gym_folder, "train")
-    return [
-        render(
-            policy,
-            make_prompt(samples[index], system="none", instruction="none"),
-            ImageConfig(min_pixels=1024, max_pixels=4096),
-        )
-        for index in range(4)
-    ]
-
-
-@pytest.fixture
-def policy(model_folder: Callable[[str], Path]) -> Policy:
-    return load_policy(ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cpu"))
-
-
-def group(prompt: RenderedPrompt, correct: Sequence[int], lengths: Sequence[int]) -> RolloutGroup:
-    return RolloutGroup(prompt=prompt, rollouts=tuple(map(rollout, correct, lengths)), weights_version=0)
-
-
-def rollout(correct: int, length: int) -> Rollout:
-    ids = tuple((37 * length + 11 * place + 5 * correct) % 300 + 20 for place in range(length))
-    verdict = Verdict(
-        status="correct" if correct else "wrong",
-        answer="1",
-        span=None,
-        answer_form=None,
-        target_form=None,
-        kind="integer",
-        rule="test",
-        formatted=True,
-        seconds=0.0,
-    )
-    completion = Completion(token_ids=ids, logprobs=(-1.0,) * length, text="1", stop_reason="eos")
-    return Rollout(completion=completion, verdict=verdict, reward=0.9 * correct + 0.1)
-
-
-def learner(policy: Policy, world: World, *, train: dict | None = None, algorithm: dict | None = None) -> Learner:
-    settings = TrainConfig.model_validate(
-        {"num_steps": 10, "optim": {"lr": 1e-3, "max_grad_norm": 1e6}} | (train or {})
-    )
-    bound = assemble(AlgorithmConfig.model_validate(algorithm or {}), max_completion_tokens=8)
-    reference = None
-    if bound.beta:
-        reference = replace(policy, model=copy.deepcopy(policy.model).requires_grad_(False))
-    return Learner(
-        policy=policy,
-        reference=reference,
-        optimizer=make_optimizer(policy.trainable(), settings.optim),
-        algorithm=bound,
-        config=settings,
-        temperature=0.7,
-        max_completion_tokens=8,
-        world=world,
-    )
-
-
-def batch_of(of: Learner, prompts: Sequence[RenderedPrompt], order: Sequence[int] = (0, 1, 2, 3)) -> Experience:
-    groups = [group(prompts[index], CORRECT[index], LENGTHS[index]) for index in order]
-    return experienced(of, groups)
-
-
-def experienced(of: Learner, groups: list[RolloutGroup]) -> Experience:
-    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
-        return Harvest(groups=groups, rollout_s=0.0, verify_s=0.0), cursor
-
-    sampled = sample_groups(harvest, of.world, count=len(groups), max_rounds=1, cursor=Cursor())
-    return experience(sampled, of.algorithm, START)[0]
-
-
-@pytest.fixture
-def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
-    """Gradients of every optimiser step, as the optimiser gets them."""
-    seen: list[list[Tensor]] = []
-    real = update_module.optimizer_step
-
-    def spy(optimizer, parameters, *, lr, max_grad_norm):
-        seen.append([parameter.grad.clone() for parameter in parameters])
-        return real(optimizer, parameters, lr=lr, max_grad_norm=max_grad_norm)
-
-    monkeypatch.setattr(update_module, "optimizer_step", spy)
-    return seen
-
-
-def close(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    scale = max(float(tensor.abs().max()) for tensor in expected)
-    assert scale > 0
-    for one, other in zip(actual, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * scale)
-
-
-def fresh(policy: Policy) -> Policy:
-    return replace(policy, model=copy.deepcopy(policy.model))
-
-
-def numbers(metrics: dict[str, float]) -> dict[str, float]:
-    return {key: value for key, value in metrics.items() if not key.startswith("time/")}
-
-
-@pytest.mark.parametrize("preset", [{}, {"aggregation": "token_mean"}, {"preset": "dr_grpo"}, {"beta": 0.1}])
-def test_packing_and_order_change_nothing(policy, world, prompts, gradients, preset):
-    """A budget of 5 tokens tears every group into pieces of one or two completions."""
-    whole, torn, turned = (
-        learner(fresh(policy), world, train={"micro_batch_tokens": tokens}, algorithm=preset)
-        for tokens in (10000, 5, 10000)
-    )
-    metrics = update(whole, batch_of(whole, prompts), step=0)
-    torn_metrics = update(torn, batch_of(torn, prompts), step=0)
-    update(turned, batch_of(turned, prompts, (2, 0, 3, 1)), step=0)
-    close(gradients[1], gradients[0])
-    close(gradients[2], gradients[0])
-    check_keys(metrics)
-    assert all(math.isfinite(value) for value in metrics.values())
-    assert numbers(torn_metrics) == pytest.approx(numbers(metrics), rel=1e-4, abs=1e-6)
-
-
-def test_the_small_budget_really_tears_groups(policy, world, prompts):
-    of = learner(policy, world, train={"micro_batch_tokens": 5})
-    rows = update_module._rows(of, batch_of(of, prompts), {0, 1, 2, 3})
-    micro_batches = of.pack(rows)
-    assert [[of.budget.holds(row) for row in micro_batch] for micro_batch in micro_batches] == [[False], [False]]
+from mm_agrae.records import Rollout
+from mm_agrae.train.experience import Experience
+from mm_agrae.train.update import update
 
 
 @pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "token_sum"])
@@ -195,30 +44,6 @@ def test_the_loss_is_the_equation(policy, world, prompts, gradients, aggregation
     assert metrics["policy/grad_norm"] == pytest.approx(
         math.sqrt(sum(float(p.grad.square().sum()) for p in policy.trainable() if p.grad is not None)), rel=1e-4
     )
-
-
-def test_skipping_is_exact(policy, world, prompts, monkeypatch):
-    skipping, all_in = learner(fresh(policy), world), learner(fresh(policy), world)
-    for step in range(2):
-        metrics = update(skipping, batch_of(skipping, prompts), step=step)
-    assert metrics["group/skipped_frac"] == 0.5
-    monkeypatch.setattr(update_module, "has_gradient", lambda batch, row, algorithm: True)
-    for step in range(2):
-        metrics = update(all_in, batch_of(all_in, prompts), step=step)
-    assert metrics["group/skipped_frac"] == 0
-    # Rows that share a micro-batch with others are padded to another length: equal up to rounding.
-    for one, other in zip(skipping.policy.trainable(), all_in.policy.trainable(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
-
-
-def test_skipping_is_exact_to_the_bit_when_groups_stand_alone(policy, world, prompts, monkeypatch):
-    alone = {"micro_batch_tokens": 1}
-    skipping, all_in = (learner(fresh(policy), world, train=alone) for _ in range(2))
-    update(skipping, batch_of(skipping, prompts), step=0)
-    monkeypatch.setattr(update_module, "has_gradient", lambda batch, row, algorithm: True)
-    update(all_in, batch_of(all_in, prompts), step=0)
-    for one, other in zip(skipping.policy.trainable(), all_in.policy.trainable(), strict=True):
-        assert torch.equal(one, other)
 
 
 def test_a_step_without_any_advantage_has_no_figures_over_tokens(policy, world, prompts):
@@ -262,10 +87,6 @@ def test_later_updates_compare_with_the_policy_that_sampled(policy, world, promp
     torch.testing.assert_close(second_old, before, rtol=0, atol=1e-5)
     assert float((second_new - second_old).abs().max()) > 0.01
     assert metrics["policy/ratio_max"] > 1.0
-
-
-def facts(index: int) -> tuple[list[int], list[int]]:
-    return CORRECT[index], LENGTHS[index]
 
 
 def test_divergence_is_k3_from_the_initial_model(policy, world, prompts):
@@ -385,28 +206,3 @@ def test_a_rollout_that_is_left_out_is_an_empty_one(policy, world, prompts, grad
                 total = total - float(batch.estimate.advantages[index, place]) * logprobs.sum() / 32
     total.backward()
     close(gradients[0], [p.grad if p.grad is not None else torch.zeros_like(p) for p in policy.trainable()])
-
-
-@pytest.mark.parametrize("algorithm", [{}, {"beta": 0.1}, {"entropy_weight": 0.1}])
-def test_all_left_out_leaves_the_weights(policy, world, prompts, algorithm):
-    of = learner(policy, world, algorithm={"overlong": "mask", **algorithm})
-    batch = batch_of(of, prompts)
-    nothing = replace(batch, estimate=replace(batch.estimate, kept=torch.zeros(4, 3, dtype=torch.bool)))
-    before = [parameter.clone() for parameter in policy.trainable()]
-    metrics = update(of, nothing, step=0)
-    assert metrics["policy/grad_norm"] == 0
-    assert metrics["group/skipped_frac"] == 1
-    assert all(torch.equal(one, other) for one, other in zip(before, policy.trainable(), strict=True))
-
-
-@pytest.mark.parametrize("preset", ["gspo", "gmpo", "cispo", "sapo"])
-def test_packing_changes_nothing_for_ratios_of_sequences(policy, world, prompts, gradients, preset):
-    """Second of two updates, where ratios differ from 1: a completion is never torn, so its mean ratio is whole."""
-    train = {"updates_per_rollout": 2, "optim": {"lr": 1e-2, "max_grad_norm": 1e6}}
-    for tokens in (10000, 5):
-        of = learner(fresh(policy), world, train={**train, "micro_batch_tokens": tokens}, algorithm={"preset": preset})
-        update(of, batch_of(of, prompts), step=0)
-    # Adam's first step turns rounding in tiny gradients into rounding of its full size; what counts is the whole.
-    torn, whole = (torch.cat([gradient.reshape(-1) for gradient in gradients[number]]) for number in (3, 1))
-    assert float(whole.norm()) > 0
-    assert float((torn - whole).norm() / whole.norm()) < 1e-3
