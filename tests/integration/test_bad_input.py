@@ -169,6 +169,14 @@ def test_a_warm_start_without_solutions(refused: Run, recipe: Path, tmp_path: Pa
     assert "sample 'colour0' has no worked solution" in said
 
 
+def test_trap_10_a_solution_that_holds_a_placeholder(refused: Run, recipe: Path, tmp_path: Path) -> None:
+    """The backbone would look for the picture that a placeholder in a completion stands for."""
+    sample = replace(colour_sample(0), solution="\\boxed{<|image_pad|>}")
+    data = write_colours(tmp_path / "data", [sample])
+    said = refused("sft", recipe, f"data.train.path={data}", "--out", tmp_path / "run")
+    assert "the worked solution of sample 'colour0' holds <|image_pad|>, which stands for a picture" in said
+
+
 def test_an_output_folder_that_is_taken(refused: Run, recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("the only copy", encoding="utf-8")
     said = refused("train", recipe, "--out", tmp_path)

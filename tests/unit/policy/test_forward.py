@@ -127,7 +127,8 @@ def test_gradients_of_every_parameter_equal_those_of_repeated_prompts(policy: Po
     assert_same_gradients(grouped, plain)
 
 
-def test_positions_that_run_on_through_the_group_would_be_seen(policy: Policy, rendered: Rendered) -> None:
+def test_trap_01_positions_that_run_on_through_the_group_would_be_seen(policy: Policy, rendered: Rendered) -> None:
+    """A completion that is numbered from its place in the row stands too far from its prompt, and nothing fails."""
     rows = [replace(make_rows(policy, rendered)[0], completions=((40, 41, 42), (40, 41, 42)))]
     layout = laid_out(policy, rows)
     flat = layout.position_ids.clone()
@@ -137,6 +138,26 @@ def test_positions_that_run_on_through_the_group_would_be_seen(policy: Policy, r
     torch.testing.assert_close(right[:3], right[3:])
     torch.testing.assert_close(wrong[:3], right[:3])
     assert float((wrong[3:] - right[3:]).detach().abs().max()) > 1e-3
+
+
+def test_trap_02_no_mask_is_inferred_from_the_positions(policy: Policy, rendered: Rendered) -> None:
+    """Without a mask transformers cuts a row wherever a position does not follow the one before: at each completion."""
+    layout = laid_out(policy, make_rows(policy, rendered))
+    masks: list[Tensor | None] = []
+    hook = (
+        policy.inner.get_decoder()
+        .layers[0]
+        .register_forward_pre_hook(
+            lambda _module, _inputs, keywords: masks.append(keywords["attention_mask"]), with_kwargs=True
+        )
+    )
+    score(policy, layout)
+    hook.remove()
+    (mask,) = masks
+    assert mask is not None
+    assert mask.shape == (1, 1, 1, 1)
+    # Four rows would be text positions and three rotary ones, and the text row is what such a mask is made from.
+    assert layout.position_ids.shape == ((3, *layout.input_ids.shape) if policy.sees else layout.input_ids.shape)
 
 
 def test_a_plan_that_lets_completions_see_each_other_would_be_seen(policy: Policy, rendered: Rendered) -> None:
@@ -193,9 +214,10 @@ def test_pieces_of_the_head_equal_the_whole(sees: Policy, rendered: Rendered, mo
 
 
 @pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl", "qwen3"])
-def test_gradient_checkpointing_recomputes_and_changes_nothing(
+def test_trap_08_gradient_checkpointing_recomputes_and_changes_nothing(
     policy_of: PolicyOf, rendered: Rendered, architecture: str
 ) -> None:
+    """A layer runs again during the backward pass, when whatever surrounded the forward pass is gone."""
     policy = precise(policy_of(architecture))
     layout = laid_out(policy, make_rows(policy, rendered))
     expected = gradients(policy, score(policy, layout).logprobs)

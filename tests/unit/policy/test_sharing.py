@@ -16,7 +16,7 @@ from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy import sharing
 from mm_agrae.policy.forward import lay_out, score
-from mm_agrae.policy.layout import Row
+from mm_agrae.policy.layout import Row, make_layout, make_padded_layout
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.records import RenderedPrompt
 
@@ -202,6 +202,26 @@ def test_trap_21_dropout_that_recomputing_would_switch_on_is_refused(
     assert said == []
     with pytest.raises(ConfigError, match=r"'opt' has dropout=0\.25, which gradient checkpointing can switch on"):
         load(folder, gradient_checkpointing=True)
+
+
+def test_trap_25_a_gradient_that_is_rounding_has_no_relative_error(
+    model_folder: Callable[[str], Path], rendered: Rendered, tmp_path: Path
+) -> None:
+    """Without rotary positions a bias of the keys shifts all scores of a query alike, so its gradient is exactly 0."""
+    settings = {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0}
+    policy, _ = load(build_family(tmp_path / "opt", "opt", settings, words=model_folder("qwen3")))
+    rows = make_rows(policy, rendered)
+    found = []
+    for make in (make_layout, make_padded_layout):
+        found.append(gradients(policy.model, score(policy, make(rows)).logprobs))
+        policy.model.zero_grad(set_to_none=True)
+    shared, repeated = found
+    total = float(torch.stack([gradient.norm() for gradient in repeated.values()]).norm())
+    errors = {name: float((shared[name] - gradient).norm()) for name, gradient in repeated.items()}
+    assert max(errors.values()) <= 1e-5 * total
+    for name in (name for name in repeated if name.endswith("k_proj.bias")):
+        assert float(repeated[name].norm()) <= 1e-5 * total
+        assert errors[name] > 1e-2 * float(repeated[name].norm())
 
 
 def test_families_without_hidden_states_are_refused(folder_of: FolderOf) -> None:
