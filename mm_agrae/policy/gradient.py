@@ -78,7 +78,8 @@ def score_rows(policy: Policy, rows: Sequence[Row], *, budget: Budget, temperatu
 
 
 def _must_be_cut(policy: Policy, rows: Sequence[Row], budget: Budget) -> bool:
-    return policy.shares_prompts and len(rows) == 1 and not budget.holds(rows[0]) and any(rows[0].completions)
+    may_be = policy.shares_prompts and budget.apart and len(rows) == 1
+    return may_be and not budget.holds(rows[0]) and any(rows[0].completions)
 
 
 def _backward(loss: Tensor) -> Tensor:

@@ -18,11 +18,14 @@ class Budget:
         tokens: Tokens of prompts and completions, each prompt counted once.
         targets: Tokens of completions alone; None has no such bound.
         recompute_above: A pass of more tokens than this recomputes its activations, where recomputing is switched on.
+        apart: Whether the prompt of a row over the budget may have passes of its own. Without them the row is torn into
+            rows that each have the prompt, so that every micro-batch is one forward and one backward pass.
     """
 
     tokens: int
     targets: int | None = None
     recompute_above: int = 0
+    apart: bool = True
 
     def holds(self, row: Row) -> bool:
         return self.allows(row.num_tokens, row.num_targets)
@@ -56,6 +59,7 @@ def pack(rows: Sequence[Row], budget: Budget, *, padded: bool = False) -> list[l
         padded: Rows are padded to the longest of their micro-batch, and the padding counts.
     """
     batches: list[_Batch] = []
+    rows = rows if budget.apart else [piece for row in rows for piece in _torn(row, budget)]
     for row in sorted(rows, key=lambda row: -row.num_tokens):
         for batch in batches:
             tokens = batch.rows[0].num_tokens if padded else row.num_tokens
@@ -69,6 +73,13 @@ def pack(rows: Sequence[Row], budget: Budget, *, padded: bool = False) -> list[l
         batch.tokens += tokens
         batch.targets += row.num_targets
     return [batch.rows for batch in batches]
+
+
+def _torn(row: Row, budget: Budget) -> list[Row]:
+    """Rows within the budget, as far as single completions are, each with the prompt."""
+    if budget.holds(row):
+        return [row]
+    return cut(row, replace(budget, tokens=budget.tokens - len(row.prompt.token_ids)))
 
 
 def cut(row: Row, budget: Budget) -> list[Row]:

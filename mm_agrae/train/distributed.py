@@ -144,6 +144,10 @@ class World:
         if bucket:
             self._sum_bucket(bucket)
 
+    def keeps_step(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether every rank must make the same forward passes: parameters are sharded over them."""
+        return any(isinstance(parameter, DTensor) for parameter in parameters)
+
     def in_step(
         self, batches: Sequence[T], spare: Sequence[T], parameters: Sequence[nn.Parameter]
     ) -> list[tuple[T, bool]]:
@@ -161,7 +165,7 @@ class World:
             ConfigError: Parameters are sharded, and this rank has nothing at all to compute.
         """
         counted = [(batch, True) for batch in batches]
-        if not any(isinstance(parameter, DTensor) for parameter in parameters):
+        if not self.keeps_step(parameters):
             return counted
         missing = max(self.collect([len(counted)])) - len(counted)
         fillers = [*batches[-1:], *spare]

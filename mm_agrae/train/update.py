@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -50,7 +50,8 @@ class Learner:
 
     @property
     def budget(self) -> Budget:
-        return budget_of(self.config)
+        sharded = self.world.keeps_step(list(self.policy.model.parameters()))
+        return replace(budget_of(self.config), apart=not sharded)
 
     def pack(self, rows: Sequence[Row]) -> list[list[Row]]:
         return pack(rows, self.budget, padded=not self.policy.shares_prompts)

@@ -161,6 +161,9 @@ def test_the_prompt_is_computed_once_more_and_not_once_per_piece(policy_of: Poli
         gradients(policy, [row], Budget(tokens=length + 9))  # exactly what the row has
     assert seen == [(length + 9, True)]
     with passes(policy) as seen:
+        gradients(policy, [row], Budget(tokens=5, apart=False))
+    assert seen == [(length + 9, True)]
+    with passes(policy) as seen:
         gradients(policy, [row], Budget(tokens=length + 8))  # the completions together keep to the budget
     assert seen == [(length, False), (9, True), (length, True)]
 

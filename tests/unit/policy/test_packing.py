@@ -88,3 +88,15 @@ def test_padding_counts_where_rows_are_padded() -> None:
     batches = pack(rows, Budget(tokens=29), padded=True)
     assert [[row.group for row in batch] for batch in batches] == [[0, 1], [2, 3]]
     assert [[row.group for row in batch] for batch in pack(rows, Budget(tokens=29))] == [[0, 1, 2, 3]]
+
+
+def test_where_every_micro_batch_must_be_one_pass_a_large_group_is_torn_with_its_prompt() -> None:
+    rows = [make_row(0, 4, [3, 3, 2, 9]), make_row(1, 4, [2])]
+    batches = pack(rows, Budget(tokens=10, apart=False))
+    # 4 + 9 is over the budget, and cannot be less; 4 + 3 + 3; 4 + 2 and 4 + 2 do not fit together into 10.
+    assert [[(row.group, row.first, row.num_tokens) for row in batch] for batch in batches] == [
+        [(0, 3, 13)],
+        [(0, 0, 10)],
+        [(0, 2, 6)],
+        [(1, 0, 6)],
+    ]
