@@ -36,8 +36,7 @@ def draw(
         ids = logits.argmax(dim=-1)
     else:
         # float64: over a large vocabulary a float32 running sum is off by more than rare tokens weigh.
-        probabilities = _nucleus(log_softmax.double().exp(), sampling.top_p)
-        cumulative = probabilities.cumsum(dim=-1)
+        cumulative = _nucleus(log_softmax.exp(), sampling.top_p).cumsum(dim=-1, dtype=torch.float64)
         total = cumulative[:, -1:]
         # Strictly below the total, or rounding could land behind the last token of positive probability.
         target = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
@@ -51,5 +50,5 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     if top_p >= 1:
         return probabilities
     ranked, order = probabilities.sort(dim=-1, descending=True)
-    outside = ranked.cumsum(dim=-1) - ranked >= top_p
+    outside = ranked.cumsum(dim=-1, dtype=torch.float64) - ranked >= top_p
     return probabilities.masked_fill(outside.scatter(1, order, outside), 0.0)

@@ -72,11 +72,17 @@ class SharedDecoder:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See Attention; one new token in every row."""
-        sizes = [wave.num_rows for wave in self.waves]
-        parts = [x.squeeze(2).split(sizes) for x in (query, key, value)]
+        query, key, value = query.squeeze(2), key.squeeze(2), value.squeeze(2)
         with torch.autocast(query.device.type, enabled=False):  # products choose their own precision
-            found = [wave.attend(layer, *part, scale) for wave, *part in zip(self.waves, *parts, strict=True)]
-        return torch.cat(found).to(query.dtype)[:, None]
+            if len(self.waves) == 1:
+                found = self.waves[0].attend(layer, query, key, value, scale)
+            else:
+                sizes = [wave.num_rows for wave in self.waves]
+                parts = zip(query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
+                found = torch.cat(
+                    [wave.attend(layer, q, k, v, scale) for wave, (q, k, v) in zip(self.waves, parts, strict=True)]
+                )
+        return found.to(query.dtype)[:, None]
 
 
 class _Recorder:

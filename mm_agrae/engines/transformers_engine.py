@@ -69,8 +69,9 @@ class TransformersEngine:
         # Prompts of similar length start together, so little of their keys is padding.
         waiting = deque(sorted(range(len(prompts)), key=lambda index: len(prompts[index].token_ids)))
         done: dict[tuple[int, int], Completion] = {}
+        group = sampling.num_completions
         with self.policy.arithmetic():
-            batch = _Batch(self.policy, sampling, max_rows=max(self.batch_rows, sampling.num_completions))
+            batch = _Batch(self.policy, sampling, max_rows=max(group, min(self.batch_rows, group * len(prompts))))
             while waiting or batch.owners:
                 joining = [waiting.popleft() for _ in range(batch.room_for(len(waiting)))]
                 if joining:
@@ -78,7 +79,7 @@ class TransformersEngine:
                 batch.draw()
                 done |= batch.leave()
                 batch.step()
-        return [[done[index, place] for place in range(sampling.num_completions)] for index in range(len(prompts))]
+        return [[done[index, place] for place in range(group)] for index in range(len(prompts))]
 
     def sync_weights(self, policy: Policy, *, version: int) -> None:
         """The weights are shared with the trainer, so only their version moves."""

@@ -11,8 +11,10 @@ one prompt), H query heads, K key and value heads (K divides H), D head width, M
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -56,9 +58,8 @@ class Wave:
         self.lengths = list(lengths)
         self.prompt_of = [prompt for prompt in range(len(lengths)) for _ in range(group)]
         self.length = 0
-        shape = self.prompts[0].keys.shape
-        room = (len(self.prompt_of), shape[1], FIRST_ROOM, shape[3])
-        self.own = [KeysAndValues(p.keys.new_empty(room), p.values.new_empty(room)) for p in self.prompts]
+        rows = len(self.prompt_of)
+        self.own = [KeysAndValues(_room(layer.keys, rows), _room(layer.values, rows)) for layer in self.prompts]
         self._arrange()
 
     @property
@@ -116,12 +117,14 @@ class Wave:
                 KeysAndValues(layer.keys[index, :, :longest], layer.values[index, :, :longest])
                 for layer in self.prompts
             ]
-        self.prompt_of = [used.index(prompt) for prompt in prompt_of]
+        place = {prompt: number for number, prompt in enumerate(used)}
+        self.prompt_of = [place[prompt] for prompt in prompt_of]
         self._arrange()
 
     def _arrange(self) -> None:
         device = self.prompts[0].keys.device
-        counts = [self.prompt_of.count(prompt) for prompt in range(len(self.lengths))]
+        rows_of = Counter(self.prompt_of)
+        counts = [rows_of[prompt] for prompt in range(len(self.lengths))]
         self.width = max(counts)
         self.slots = None if min(counts) == self.width else _slots(counts, device)
         self.hidden = None
@@ -145,12 +148,17 @@ class Wave:
 
 def _slots(counts: Sequence[int], device: torch.device) -> Slots:
     width = max(counts)
-    starts = [sum(counts[:number]) for number in range(len(counts))]
     row_of_slot = [
-        start + min(slot, count - 1) for start, count in zip(starts, counts, strict=True) for slot in range(width)
+        end - count + min(slot, count - 1)
+        for end, count in zip(accumulate(counts), counts, strict=True)
+        for slot in range(width)
     ]
     slot_of_row = [number * width + slot for number, count in enumerate(counts) for slot in range(count)]
     return Slots(torch.tensor(row_of_slot, device=device), torch.tensor(slot_of_row, device=device))
+
+
+def _room(prompts: Tensor, rows: int) -> Tensor:
+    return prompts.new_empty(rows, prompts.shape[1], FIRST_ROOM, prompts.shape[3])
 
 
 def _longer(x: Tensor) -> Tensor:
