@@ -276,6 +276,7 @@ def two_updates(folder: Path, batch: Experience, setting: Setting, *, length: in
         settings={
             **PEER_LOSSES[setting.loss],
             "beta": setting.beta,
+            "use_bias_correction_kl": False,  # the divergence as in GRPO's paper; no other setting of the loss is moved
             "temperature": setting.temperature,
             "max_completion_length": length,
         },
