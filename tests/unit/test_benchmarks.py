@@ -18,6 +18,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.append(str(SCRIPTS))
 
 import bench_equality as equality  # noqa: E402
+import bench_plot  # noqa: E402
 import bench_profile  # noqa: E402
 import bench_runs  # noqa: E402
 import bench_step  # noqa: E402
@@ -173,6 +174,17 @@ def test_a_failed_measurement_stops_with_its_error(tmp_path: Path) -> None:
     script.write_text("raise ValueError('no such way')\n")
     with pytest.raises(SystemExit, match="no such way"):
         bench_runs.Runs(script=script, journal=None, threads=1).measure({"way": "x"})
+
+
+def test_the_table_shows_every_point_and_only_what_was_measured(tmp_path: Path) -> None:
+    point = {"visual": 64, "P": 128, "C": 32, "G": 8, "theory": 3.5, "ratio_to_repeated": 3.0, "ratio_to_peer": None}
+    losing = point | {"C": 512, "ratio_to_repeated": 0.98, "peer_best": None, "seconds": {"ours": 1.25}}
+    head, _, first, second = bench_plot.table([point, losing]).splitlines()
+    assert [cell.strip() for cell in head.split("|")[1:4]] == ["visual + text, C, G", "theory", "times repeated"]
+    assert first == "| 64 + 64, 32, 8 | 3.50 | 3.00 | - | - | - | - |"
+    assert second == "| 64 + 64, 512, 8 | 3.50 | 0.98 | 1.25 | - | - | - |"
+    bench_plot.draw([point, losing], tmp_path / "points.png")
+    assert (tmp_path / "points.png").stat().st_size > 1000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
