@@ -113,19 +113,14 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, out, lse = ctx.saved_tensors
         saved = Saved(grad_out=grad_out, query=query, key=key, value=value, out=out, lse=lse)
-        gradients = list(ctx.calls[0].backward(saved, ctx.scale))
-        for place in range(1, 3):  # keys that stand before the row's own: of a prompt computed earlier
-            gradients[place] = _from(gradients[place], len(key))
+        own = ctx.calls[0]
+        grad_query, *grads = own.backward(saved, ctx.scale)
+        gradients = [grad_query, *(_spread(grad, own.keys, len(key)) for grad in grads)]
         for call in ctx.calls[1:]:
             places = (call.queries, call.keys, call.keys)
             for gradient, place, share in zip(gradients, places, call.backward(saved, ctx.scale), strict=True):
                 _add(gradient, place, share)
         return *gradients, None, None
-
-
-def _from(gradient: Tensor, num_keys: int) -> Tensor:
-    missing = num_keys - len(gradient)
-    return torch.cat([gradient.new_zeros(missing, *gradient.shape[1:]), gradient]) if missing else gradient
 
 
 def _merge(out: Tensor, lse: Tensor, places: Places, part_out: Tensor, part_lse: Tensor) -> None:
