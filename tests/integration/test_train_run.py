@@ -49,6 +49,8 @@ def test_a_run_leaves_everything_behind(recipe: Path, tmp_path: Path) -> None:
     assert len({len(line) for line in progress}) == 1, "columns are not fixed"
     # Something was learnt from: weights moved.
     assert any(line.get("policy/grad_norm", 0) > 0 for line in lines)
+    for line in lines[1:]:  # groups that move no weight need nothing
+        assert (line["throughput/update_useful_flops_per_s"] > 0) == (line["group/skipped_frac"] < 1)
     # What is logged is what was sampled.
     for line in lines[1:]:
         saved = run_files.groups(run)[f"rollouts/step_{line['step']:06d}.jsonl"]
