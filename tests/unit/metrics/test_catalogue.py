@@ -5,7 +5,7 @@ import pytest
 from mm_agrae.metrics.catalogue import CATALOGUE, UncataloguedMetricError, check_keys, lookup
 
 UNITS_BY_SUFFIX = {
-    "_s": {"s", "tokens/s"},
+    "_s": {"s", "tokens/s", "FLOP/s"},
     "_frac": {"fraction"},
     "_nats": {"nats"},
     "_bytes": {"bytes"},
