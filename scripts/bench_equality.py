@@ -9,12 +9,13 @@ Completions have uneven lengths, the shortest of 1 token.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import bench_world as world_of
+import bench_inputs
 import torch
 from torch import Tensor
 
@@ -36,7 +37,6 @@ LR = 1e-4
 # Of a tensor's own scale. Together with narrow bounds, enough that some ratios are clipped under every loss.
 MOVE = 0.1
 NO_CLIPPING = 1e9
-MAX_TOKENS = 4096
 LOSSES: dict[str, dict[str, Any]] = {
     "grpo": {"clip_low": 0.05, "clip_high": 0.05},
     "dr_grpo": {"clip_low": 0.05, "clip_high": 0.05, "aggregation": "token_sum"},
@@ -66,14 +66,20 @@ ALL_SETTINGS = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What one side computed over two updates: sums and means over both, gradients of each, weights at the end."""
+class Updated:
+    """What one side computed in one or several updates: sum of losses, mean of norms, gradients of each."""
 
-    logprobs: Tensor
-    entropy: Tensor
     loss: float
     grad_norm: float
     gradients: list[list[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Updated):
+    """What one side computed over two updates; log-probabilities from before, weights at the end."""
+
+    logprobs: Tensor
+    entropy: Tensor
     weights: list[Tensor]
     clipped: float
 
@@ -81,16 +87,15 @@ class Found:
 class Recorder(torch.optim.AdamW):
     """Keeps the gradients of every step; the first step is the common move, those that follow are AdamW's."""
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], *, moves: bool) -> None:
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         super().__init__(parameters, lr=LR, weight_decay=0.0)
         self.recorded: list[list[Tensor]] = []
-        self._moves = moves
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         self.recorded.append([parameter.grad.clone() for parameter in parameters])
-        if self._moves and len(self.recorded) == 1:
+        if len(self.recorded) == 1:
             draw = torch.Generator().manual_seed(7)
             for parameter in parameters:
                 noise = torch.randn(parameter.shape, generator=draw)
@@ -99,12 +104,13 @@ class Recorder(torch.optim.AdamW):
         super().step()
 
 
-def learner_of(policy: Policy, setting: Setting, *, length: int, sharing: bool, updates: int = 1) -> Learner:
+def learner_of(policy: Policy, setting: Setting, *, length: int, sharing: bool, recorded: bool = False) -> Learner:
+    """Our defaults; `recorded`, for two updates whose gradients are kept, else for one, with a plain AdamW."""
+    parameters = policy.trainable()
     config = TrainConfig.model_validate(
         {
             "num_steps": 1000,
-            "micro_batch_tokens": MAX_TOKENS,
-            "updates_per_rollout": updates,
+            "updates_per_rollout": 2 if recorded else 1,
             "share_prompts": sharing,
             "optim": {"lr": LR, "max_grad_norm": NO_CLIPPING},
         }
@@ -113,7 +119,7 @@ def learner_of(policy: Policy, setting: Setting, *, length: int, sharing: bool, 
     return Learner(
         policy=policy,
         reference=None,
-        optimizer=Recorder(policy.trainable(), moves=updates > 1),
+        optimizer=Recorder(parameters) if recorded else torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0),
         algorithm=assemble(AlgorithmConfig.model_validate(section), max_completion_tokens=length),
         config=config,
         temperature=setting.temperature,
@@ -162,7 +168,7 @@ def compare(
     reference: Path,
     with_peer: bool,
 ) -> Entries:
-    """The largest difference of every kind over all settings, with what it may be: {"value", "limit"} by name.
+    """The difference of every kind that is nearest to its limit over all settings: {"value", "limit"} by name.
 
     Args:
         folder: The model.
@@ -181,10 +187,7 @@ def compare(
 
             others["trl"] = bench_peer.two_updates(folder, batch, setting, length=length, reference=reference)
         for name, other in others.items():
-            for key, entry in differences(ours, other).items():
-                key = f"{key}, {name}"
-                if key not in found or not entry["value"] <= found[key]["value"]:
-                    found[key] = entry
+            found = merged(found, {f"{key}, {name}": entry for key, entry in differences(ours, other).items()})
         if ours.clipped == 0:
             found[f"nothing clipped, {setting}"] = _entry(1.0, 0.0)
     return found
@@ -194,13 +197,27 @@ def equal(entries: Entries) -> bool:
     return all(entry["value"] <= entry["limit"] for entry in entries.values())
 
 
+def merged(found: Entries, more: Entries) -> Entries:
+    """Of every name the entry that is nearest to its limit; one beyond its limit, or that is no number, stays."""
+    return found | {
+        name: entry for name, entry in more.items() if name not in found or _used(entry) > _used(found[name])
+    }
+
+
+def _used(entry: dict[str, float]) -> float:
+    """Share of the limit; infinite beyond it."""
+    if not entry["value"] <= entry["limit"]:
+        return math.inf
+    return entry["value"] / entry["limit"] if entry["limit"] else 0.0
+
+
 def our_side(
     folder: Path, groups: list[RolloutGroup], setting: Setting, *, length: int, reference: Path, sharing: bool
 ) -> tuple[Found, Experience]:
-    policy = world_of.policy_of(folder)
-    learner = learner_of(policy, setting, length=length, sharing=sharing, updates=2)
+    policy = bench_inputs.policy_of(folder)
+    learner = learner_of(policy, setting, length=length, sharing=sharing, recorded=True)
     if setting.beta:
-        other = world_of.policy_of(reference)
+        other = bench_inputs.policy_of(reference)
         other.model.requires_grad_(False)
         learner = replace(learner, reference=other)
     batch = experienced(learner, groups)
@@ -222,31 +239,46 @@ def our_side(
 
 
 def differences(ours: Found, other: Found) -> Entries:
-    """Log-probabilities and losses absolute, gradients relative per tensor, weights in learning rates.
+    """Log-probabilities and entropies absolute, weights in learning rates, the rest as in `updates_apart`.
+
+    Weights are compared where the last gradient is `steady`.
+    """
+    moved = [
+        float((a - b)[steady(gradient)].abs().max()) / LR
+        for a, b, gradient in zip(ours.weights, other.weights, other.gradients[-1], strict=True)
+        if steady(gradient).any()
+    ]
+    return {
+        "logprobs": _entry(float((ours.logprobs - other.logprobs).abs().max()), 5e-6),
+        "entropy": _entry(float((ours.entropy - other.entropy).abs().max()), 5e-6),
+        "weights after a step": _entry(_largest(moved), 1e-2),
+        **updates_apart(ours, other),
+    }
+
+
+def updates_apart(ours: Updated, other: Updated) -> Entries:
+    """Losses absolute up to 1 and relative beyond, gradients relative per tensor, their norm relative."""
+    updates = zip(ours.gradients, other.gradients, strict=True)
+    return {
+        "loss": _entry(abs(ours.loss - other.loss), 1e-6 * max(1.0, abs(other.loss))),
+        "gradients": _entry(_largest([_apart(mine, theirs) for mine, theirs in updates]), 1e-5),
+        "gradient norm": _entry(abs(ours.grad_norm / other.grad_norm - 1), 1e-5),
+    }
+
+
+def _apart(ours: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """The largest relative difference of the gradients of a tensor; NaN where a gradient is.
 
     A tensor whose gradient has less than 1e-2 of the global norm counts as having that much: a gradient that is 0 but
     for rounding has no relative accuracy.
     """
-    worst = 0.0
-    for mine, theirs in zip(ours.gradients, other.gradients, strict=True):
-        total = float(torch.stack([gradient.norm() for gradient in theirs]).norm())
-        worst = max(
-            worst,
-            *(float((a - b).norm()) / max(float(b.norm()), 1e-2 * total) for a, b in zip(mine, theirs, strict=True)),
-        )
-    moved = max(
-        float((a - b)[steady(gradient)].abs().max()) / LR
-        for a, b, gradient in zip(ours.weights, other.weights, other.gradients[-1], strict=True)
-        if steady(gradient).any()
-    )
-    return {
-        "logprobs": _entry(float((ours.logprobs - other.logprobs).abs().max()), 5e-6),
-        "entropy": _entry(float((ours.entropy - other.entropy).abs().max()), 5e-6),
-        "loss": _entry(abs(ours.loss - other.loss), 1e-6 * max(1.0, abs(other.loss))),
-        "gradients": _entry(worst, 1e-5),
-        "gradient norm": _entry(abs(ours.grad_norm / other.grad_norm - 1), 1e-5),
-        "weights after a step": _entry(moved, 1e-2),
-    }
+    floor = 1e-2 * float(torch.stack([gradient.norm() for gradient in other]).norm())
+    return _largest([float((a - b).norm()) / max(float(b.norm()), floor) for a, b in zip(ours, other, strict=True)])
+
+
+def _largest(values: Sequence[float]) -> float:
+    """Unlike max, NaN if one of them is; NaN of none, for then nothing was compared."""
+    return float(torch.tensor(values, dtype=torch.float64).max()) if values else math.nan
 
 
 def steady(gradient: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """TRL's GRPOTrainer as the peer of the benchmarks: the same tensors through its own loss, and its own whole step.
 
-Needs `pip install 'trl==1.16.*'`. Nothing of it is changed; only its inputs are built here, from our rendered prompts.
+Needs `pip install 'mm-agrae[bench]'`. Its code is not changed: only its inputs are built here, from our rendered
+prompts. Its settings are its defaults but for what both sides must have in common: fp32 in place of bf16, `loss_type`
+as ours in place of "dapo", and, where there is a reference, `use_bias_correction_kl` off.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def make_trainer(
     settings: dict[str, Any],
     reward: Reward,
 ) -> Any:
-    """A GRPOTrainer on the model of a folder, in fp32 on the CPU, with its default loss settings but for `settings`."""
+    """A GRPOTrainer on the model of a folder, in fp32 on the CPU, with its default settings but for `settings`."""
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa"
     )
@@ -117,7 +119,7 @@ def rendered(folder: Path, samples: list[dict[str, Any]]) -> tuple[list[list[int
 
 
 class Clock:
-    """When every step ended; what the trainer calls is a class made of transformers', where transformers is there."""
+    """Takes the time whenever the trainer says that a step has ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -201,6 +203,9 @@ class PeerUpdate:
                 **settings,
             },
         )
+        if checkpointing:  # its train() would do the same with the same settings
+            self.trainer.model.gradient_checkpointing_enable(self.trainer.args.gradient_checkpointing_kwargs)
+        assert self.trainer.model.is_gradient_checkpointing == checkpointing
         self.parameters = [parameter for parameter in self.trainer.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.0)
         self.take(rows_of(batch))
@@ -235,9 +240,9 @@ class PeerUpdate:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def update(self) -> None:
-        self.backward()
-        self.step()
+    def update(self) -> tuple[float, float]:
+        """Returns the loss and the norm of the gradient."""
+        return self.backward(), self.step()
 
     @torch.no_grad()
     def scores(self, model: Any, *, entropy: bool) -> list[tuple[Tensor, Tensor]]:
@@ -281,7 +286,7 @@ def two_updates(folder: Path, batch: Experience, setting: Setting, *, length: in
             "max_completion_length": length,
         },
     )  # fmt: skip
-    recorder = peer.optimizer = Recorder(peer.parameters, moves=True)
+    recorder = peer.optimizer = Recorder(peer.parameters)
     model, other = peer.trainer.model, None
     if setting.beta:
         other = peer.trainer.ref_model
@@ -300,8 +305,9 @@ def two_updates(folder: Path, batch: Experience, setting: Setting, *, length: in
             # Every micro-batch is as wide as its longest completion, then as now: a group is one of them.
             inputs |= {"old_per_token_logps": old[place]} if number else {}
             inputs |= {} if ref_logprobs is None else {"ref_per_token_logps": ref_logprobs}
-        losses.append(peer.backward())
-        norms.append(peer.step())
+        loss, norm = peer.update()
+        losses.append(loss)
+        norms.append(norm)
     peer.take(rows_of(batch))
     return Found(
         logprobs=peer.flat(logprobs for logprobs, _ in scores),

@@ -12,14 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Headers; the names of both sides are those that the script printed.
 RATIOS = {
     "theory": "theory",
-    "ratio_to_repeated": "times repeated",
-    "ratio_to_peer": "times TRL best",
+    "theory_to_peer": "theory, {peer}",
+    "ratio_to_repeated": "times {repeated}",
+    "ratio_to_peer": "times {peer}",
     "ratio_to_peer_stock": "times TRL stock",
 }
 
@@ -33,55 +35,61 @@ def main() -> int:
     if not found["equal"]:
         print("the numbers were not equal, so there is nothing to show")
         return 1
-    print(table(found["points"]))
+    print(table(found))
     if chosen.picture:
-        draw(found["points"], chosen.picture)
+        draw(found, chosen.picture)
     return 0
 
 
 def label(point: Mapping[str, Any]) -> str:
     model = f"{point['architecture']}, " if "architecture" in point else ""
-    return f"{model}{point['visual']} + {point['P'] - point['visual']}, {point['C']}, {point['G']}"
+    ends = f", ends 1/{point['ends']}" if point.get("ends") else ""
+    return f"{model}{point['visual']} + {point['P'] - point['visual']}, {point['C']}, {point['G']}{ends}"
 
 
-def measured(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The ratios that some point has."""
-    return [ratio for ratio in RATIOS if any(point.get(ratio) is not None for point in points)]
+def measured(found: Mapping[str, Any]) -> dict[str, str]:
+    """The ratios that some point has, with their headers."""
+    names = {"peer": found["peer"], "repeated": found["repeated"]}
+    return {
+        ratio: header.format_map(names)
+        for ratio, header in RATIOS.items()
+        if any(point.get(ratio) is not None for point in found["points"])
+    }
 
 
-def table(points: Sequence[Mapping[str, Any]]) -> str:
-    """One row per point: sizes, ratios, seconds of ours and of TRL's best, peak memory of both where it was taken."""
-    ratios = measured(points)
-    names = ["visual + text, C, G", *(RATIOS[ratio] for ratio in ratios)]
-    names += ["ours, s", "TRL best, s", "ours, MiB", "TRL best, MiB"]
-    lines = ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
-    for point in points:
-        cells = [label(point), *(_number(point.get(ratio), ".2f") for ratio in ratios)]
-        for amounts, scale, form in (("seconds", 1, ".2f"), ("peak_bytes", 2**20, ".0f")):
-            for way in ("ours", point.get("peer_best")):
-                amount = point.get(amounts, {}).get(way)
-                cells.append(_number(None if amount is None else amount / scale, form))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def table(found: Mapping[str, Any]) -> str:
+    """One row per point: sizes, ratios, seconds and peak memory of ours and of the peer; no column without a figure."""
+    points = found["points"]
+    columns = {"visual + text, C, G": [label(point) for point in points]}
+    for ratio, header in measured(found).items():
+        columns[header] = [_number(point.get(ratio), 1, ".2f") for point in points]
+    for amounts, unit, scale, form in (("seconds", "s", 1, ".2f"), ("peak_bytes", "MiB", 2**20, ".0f")):
+        of = [(point.get(amounts, {}), point.get("peer_best")) for point in points]
+        columns[f"ours, {unit}"] = [_number(by_way.get("ours"), scale, form) for by_way, _ in of]
+        columns[f"{found['peer']}, {unit}"] = [_number(by_way.get(best), scale, form) for by_way, best in of]
+    columns = {header: cells for header, cells in columns.items() if any(cell != "-" for cell in cells)}
+    rows = [columns, *zip(*columns.values(), strict=True)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| --- |" + " ---: |" * (len(columns) - 1), *lines[1:]])
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _number(value: float | None, scale: float, form: str) -> str:
+    return "-" if value is None else format(value / scale, form)
 
 
-def draw(points: Sequence[Mapping[str, Any]], out: Path) -> None:
+def draw(found: Mapping[str, Any], out: Path) -> None:
     """Bars of every ratio, point by point; 1 is no gain."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    ratios = measured(points)
+    points, ratios = found["points"], measured(found)
     figure, axes = plt.subplots(figsize=(8, 1 + 0.6 * len(points)), layout="constrained")
     height = 0.8 / len(ratios)
     for number, ratio in enumerate(ratios):
         places = [place + number * height for place in range(len(points))]
-        axes.barh(places, [point.get(ratio) or 0.0 for point in points], height=height, label=RATIOS[ratio])
+        axes.barh(places, [point.get(ratio) or 0.0 for point in points], height=height, label=ratios[ratio])
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(points))], [label(point) for point in points])
     axes.axvline(1, color="black", linewidth=0.8)
     axes.invert_yaxis()

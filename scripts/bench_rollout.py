@@ -15,7 +15,8 @@ the log-probabilities of sampled tokens with those that training computes, on pr
 
 With "ends" one of so many ids ends a completion, so lengths are uneven, as they are in training; otherwise every
 completion has exactly C tokens. A ratio is one of tokens per second. Every way is measured in turns with the others;
-a rate is the median over rounds. "theory" counts operations, prefill and decoding together.
+a rate is the median over rounds. "theory" counts operations, prefill and decoding of the lengths that ours samples: how
+many times more "repeated" takes than ours ("theory_to_peer": "generate").
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from pathlib import Path
 from typing import Any
 
 import bench_equality as equality
-import bench_world as world_of
+import bench_inputs
 import numpy as np
 import torch
-from bench_world import Point
+from bench_inputs import Point
 
 from mm_agrae.config.schema import ModelConfig
 from mm_agrae.engines.transformers_engine import TransformersEngine
-from mm_agrae.policy.flops import forward_cost, model_shape, shape_of
+from mm_agrae.policy.flops import Cost, forward_cost, model_shape, shape_of
 from mm_agrae.policy.forward import lay_out, score
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.layout import Row
@@ -83,7 +84,7 @@ def main() -> int:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     report = (lambda line: None) if chosen.json else partial(print, flush=True)
-    folder = world_of.build(world_of.temporary_folder(), architecture=chosen.architecture, size=chosen.size)
+    folder = bench_inputs.build(bench_inputs.temporary_folder(), architecture=chosen.architecture, size=chosen.size)
     entries = check_equality(folder, SMALL)
     for line in equality.lines_of(entries):
         report(line)
@@ -95,7 +96,8 @@ def main() -> int:
         table.append(measure(folder, case, rounds=2 if chosen.quick else 5))
         report(line_of(table[-1]))
     if chosen.json:
-        print(json.dumps({"equal": equal, "equality": entries, "threads": chosen.threads, "points": table}))
+        names = {"repeated": "generate, G rows", "peer": "generate"}
+        print(json.dumps({"equal": equal, "equality": entries, "threads": chosen.threads, **names, "points": table}))
     return 0 if equal else 1
 
 
@@ -108,8 +110,8 @@ def never_ending(policy: Policy, ends: int = 0) -> Policy:
 def prompts_of(policy: Policy, point: Point, *, ragged: bool = False) -> list[RenderedPrompt]:
     rng = np.random.default_rng(0)
     longer = [replace(point, text=point.text + 5 * number * ragged) for number in range(point.prompts)]
-    samples = [world_of.make_sample(policy, one, number, rng) for number, one in enumerate(longer)]
-    return [world_of.rendered(policy, sample) for sample in samples]
+    samples = [bench_inputs.make_sample(policy, one, number, rng) for number, one in enumerate(longer)]
+    return [bench_inputs.rendered(policy, sample) for sample in samples]
 
 
 class Peer:
@@ -202,7 +204,7 @@ def check_equality(folder: Path, point: Point) -> equality.Entries:
 def measure(folder: Path, case: Case, *, rounds: int) -> dict[str, Any]:
     """Tokens per second of every way, taken in turns; the row of the table."""
     point = case.point
-    policy = never_ending(world_of.policy_of(folder), case.ends)
+    policy = never_ending(bench_inputs.policy_of(folder), case.ends)
     prompts = prompts_of(policy, point)
     peer = Peer(folder, policy)
     sampling = Sampling(num_completions=point.group, max_new_tokens=point.completion)
@@ -220,8 +222,13 @@ def measure(folder: Path, case: Case, *, rounds: int) -> dict[str, Any]:
                 rates[name].append(tokens / (time.perf_counter() - started))
     rate = {name: statistics.median(found) for name, found in rates.items()}
     model = model_shape(policy)
-    shape = shape_of(prompts[0], [(0,) * point.completion] * point.group)
-    repeated, shared = (forward_cost(model, shape, shared=way) for way in (False, True))
+    sampled = ours(policy, prompts, sampling)
+    shapes = [
+        shape_of(prompt, [one.token_ids for one in group]) for prompt, group in zip(prompts, sampled, strict=True)
+    ]
+    repeated, shared = (
+        sum((forward_cost(model, shape, shared=way) for shape in shapes), Cost()) for way in (False, True)
+    )
     return {
         "P": point.visual + point.text,
         "visual": point.visual,

@@ -1,11 +1,14 @@
 """Measurements in processes of their own, kept in a journal, so that a benchmark that was stopped goes on.
 
 A fresh process per measurement makes peak memory comparable (nothing is left of the one before) and keeps one way's
-warm caches from another.
+warm caches from another. What other code or other libraries have measured is not taken from a journal.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import subprocess
@@ -37,14 +40,16 @@ class Runs:
         key = json.dumps({**arguments, "threads": self.threads}, sort_keys=True)
         if self.journal is None:
             return self._run(key)
-        if self.journal.exists():
-            for line in self.journal.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                if entry["arguments"] == key:
-                    return entry["found"]
+        text = self.journal.read_text(encoding="utf-8") if self.journal.exists() else ""
+        made_by = provenance()
+        for entry in _readable(text):
+            if (entry["arguments"], entry["made_by"]) == (key, made_by):
+                return entry["found"]
         found = self._run(key)
+        # A line that was cut off is left alone, and the new one starts behind it.
+        fresh = "" if not text or text.endswith("\n") else "\n"
         with self.journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"arguments": key, "found": found}) + "\n")
+            file.write(fresh + json.dumps({"arguments": key, "made_by": made_by, "found": found}) + "\n")
         return found
 
     def _run(self, key: str) -> dict[str, Any]:
@@ -59,6 +64,48 @@ class Runs:
         if ended.returncode != 0:
             raise SystemExit(f"a measurement failed: {key}\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}")
         return json.loads(ended.stdout.splitlines()[-1])
+
+
+def _readable(text: str) -> list[dict[str, Any]]:
+    found = []
+    for line in text.splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:  # written while the benchmark was stopped
+            continue
+    return found
+
+
+def provenance() -> dict[str, str | None]:
+    """What a measurement depends on besides its arguments: our revision, changes not in it, and libraries.
+
+    None stands for what is not there: no repository, no changes, no such library.
+    """
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        return ended.stdout.strip() or None if ended.returncode == 0 else None
+
+    changes = git("diff", "HEAD")
+    return {
+        "revision": git("rev-parse", "HEAD"),
+        "dirty": hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else None,
+        **{name: _version(name) for name in ("torch", "transformers", "trl")},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def require_peer() -> None:
+    """Stop at once where TRL is not there."""
+    if importlib.util.find_spec("trl") is None:
+        raise SystemExit("TRL is not installed: pip install 'mm-agrae[bench]', or leave it out with --without-peer.")
 
 
 def with_peak(run: Callable[[], Any]) -> int:

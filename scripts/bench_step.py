@@ -1,44 +1,48 @@
 """One update, G completions per prompt: what sharing the prompt and its picture is worth.
 
-    python scripts/bench_step.py                    the table, about 25 minutes on two cores
+    python scripts/bench_step.py                    the table, about 14 minutes on two idle cores
     python scripts/bench_step.py --quick            two small points, fewer losses
     python scripts/bench_step.py --json             the table as JSON, and nothing else, on standard output
     python scripts/bench_step.py --journal FILE     keep what is measured; a second call goes on from there
     python scripts/bench_step.py --profile          where our update spends its time, nothing else
-    python scripts/bench_step.py --without-peer     without TRL (which needs `pip install 'trl==1.16.*'`)
+    python scripts/bench_step.py --without-peer     without TRL (which needs `pip install 'mm-agrae[bench]'`)
 
 Four ways of computing the same GRPO update of the same groups, fp32, each with its optimiser step:
 
-    trl stock       GRPOTrainer with its default settings (gradient checkpointing, 8 rows at a time)
+    trl stock       GRPOTrainer with its default settings but for fp32 and its "grpo" loss: gradient checkpointing,
+                    8 rows at a time
     trl best        without checkpointing, the fastest of 8, 16 and 32 rows at a time
     repeated        ours, every completion with a prompt and a picture of its own
     ours            every prompt and picture once
 
 Before anything is timed, bench_equality compares what the ways compute: log-probabilities, entropies, losses, every
-gradient, the weights after a step. Every time is the median over rounds in which all ways take turns; theory is how
-many times fewer operations ours needs than repeated. Peak memory is what a fresh process grows by in two updates
-(resident set, Linux), each way in one of its own.
+gradient, the weights after a step. The first update of every way at every point, which is not timed, is compared with
+ours too: loss, gradients and their norm. Every time is the median over rounds in which all ways take turns; theory is
+how many times fewer operations ours needs than repeated. Prompts are rendered before: our rotary positions are computed
+there, TRL's in its update. Peak memory is what a process that has only imported grows by in two updates (resident set,
+Linux), each way in one of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bench_equality as equality
-import bench_world as world_of
+import bench_inputs
 import numpy as np
 import torch
-from bench_runs import Runs, with_peak
-from bench_world import Point
+from bench_inputs import Point
+from bench_runs import Runs, require_peer, with_peak
 
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import RolloutGroup
@@ -47,11 +51,11 @@ from mm_agrae.train.update import Learner, update
 
 POINTS = (
     Point(visual=256, text=64, completion=64, group=8, prompts=2),
-    Point(visual=256, text=64, completion=64, group=16, prompts=2),
+    Point(visual=256, text=64, completion=64, group=16, prompts=1),
     Point(visual=256, text=64, completion=32, group=8, prompts=2),
-    Point(visual=64, text=64, completion=64, group=8, prompts=4),
-    Point(visual=64, text=64, completion=128, group=8, prompts=4),
-    Point(visual=0, text=256, completion=64, group=8, prompts=4),
+    Point(visual=64, text=64, completion=64, group=8, prompts=2),
+    Point(visual=64, text=64, completion=128, group=8, prompts=2),
+    Point(visual=0, text=256, completion=64, group=8, prompts=2),
     Point(visual=0, text=128, completion=256, group=8, prompts=2),
     Point(visual=0, text=64, completion=512, group=8, prompts=1),
 )
@@ -64,9 +68,17 @@ QUICK_SETTINGS = (equality.Setting(), equality.Setting(loss="cispo", beta=0.04, 
 PEER_ROWS = (8, 16, 32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One update each time it is run, with its loss and the norm of its gradient; and its optimiser."""
+
+    run: Callable[[], tuple[float, float]]
+    optimizer: torch.optim.Optimizer
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two small points, 3 rounds, two losses")
+    parser.add_argument("--quick", action="store_true", help="two small points, 2 rounds, two losses")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--without-peer", action="store_true", help="leave TRL out")
     parser.add_argument("--profile", action="store_true", help="only say where our update spends its time")
@@ -79,6 +91,10 @@ def main() -> int:
     if chosen.one:
         print(json.dumps(measure_one(json.loads(chosen.one))))
         return 0
+    if chosen.profile and chosen.json:
+        parser.error("--profile prints text for people, so it cannot go with --json")
+    if not chosen.without_peer and not chosen.profile:
+        require_peer()
     report = (lambda line: None) if chosen.json else partial(print, flush=True)
     runs = Runs(script=Path(__file__), journal=chosen.journal, threads=chosen.threads)
     case = {"architecture": chosen.architecture, "size": chosen.size, "peer": not chosen.without_peer}
@@ -90,24 +106,29 @@ def main() -> int:
     entries = runs.measure({**case, "kind": "equality", "quick": chosen.quick})
     for line in equality.lines_of(entries):
         report(line)
+    table: list[dict[str, Any]] = []
+    for point in points if equality.equal(entries) else ():
+        timed = runs.measure({**case, "kind": "time", "point": asdict(point), "rounds": 2 if chosen.quick else 4})
+        entries |= {f"{name}, {point.label}": entry for name, entry in timed["equality"].items()}
+        if not equality.equal(entries):
+            report("\n".join(equality.lines_of(timed["equality"])))
+            break
+        table.append(row_of(runs, {**case, "point": asdict(point)}, timed))
+        report(line_of(table[-1]))
     equal = equality.equal(entries)
     if not equal:
         report("The ways do not compute the same, so timings would mean nothing.")
-    table = []
-    for point in points if equal else ():
-        table.append(row_of(runs, {**case, "point": asdict(point)}, rounds=3 if chosen.quick else 7))
-        report(line_of(table[-1]))
     if chosen.json:
-        print(json.dumps({"equal": equal, "equality": entries, "threads": chosen.threads, "points": table}))
+        names = {"repeated": "ours repeated", "peer": "TRL best"}
+        print(json.dumps({"equal": equal, "equality": entries, "threads": chosen.threads, **names, "points": table}))
     return 0 if equal else 1
 
 
-def row_of(runs: Runs, case: Mapping[str, Any], *, rounds: int) -> dict[str, Any]:
+def row_of(runs: Runs, case: Mapping[str, Any], timed: Mapping[str, Any]) -> dict[str, Any]:
     """The row of the table for one point."""
-    timed = runs.measure({**case, "kind": "time", "rounds": rounds})
     best = timed["seconds"]
     ways = [name for name in ("ours", "repeated", "trl stock", timed["peer_best"]) if name in best]
-    peaks = {way: runs.measure({**case, "kind": "memory", "way": way})["peak_bytes"] for way in ways}
+    peaks = runs.measure({**case, "kind": "memory", "ways": ways})
     point = Point(**case["point"])
     with_peer = timed["peer_best"] is not None
     return {
@@ -135,14 +156,13 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 def measure_one(case: Mapping[str, Any]) -> dict[str, Any]:
     """Run in a process of its own."""
+    if case["kind"] == "memory":
+        return peaks_of(case)
     torch.set_num_threads(case["threads"])
-    folder = world_of.build(world_of.temporary_folder(), architecture=case["architecture"], size=case["size"])
+    folder = bench_inputs.build(bench_inputs.temporary_folder(), architecture=case["architecture"], size=case["size"])
     if case["kind"] == "equality":
         return check_equality(folder, case)
     point = Point(**case["point"])
-    if case["kind"] == "memory":
-        run = way_of(folder, point, case["way"])
-        return {"peak_bytes": with_peak(lambda: (run(), run()))}
     if case["kind"] == "profile":
         import bench_profile
 
@@ -152,20 +172,38 @@ def measure_one(case: Mapping[str, Any]) -> dict[str, Any]:
     return measure_times(folder, point, rounds=case["rounds"], with_peer=case["peer"])
 
 
+def peaks_of(case: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes by which a process grows, of every way in a child that was forked before anything was computed."""
+    if any(way.startswith("trl") for way in case["ways"]):
+        import bench_peer  # noqa: F401  once for all children
+    found = {}
+    for way in case["ways"]:
+        with multiprocessing.get_context("fork").Pool(1) as child:
+            found[way] = child.apply(peak_of, (case, way))
+    return found
+
+
+def peak_of(case: Mapping[str, Any], way: str) -> int:
+    torch.set_num_threads(case["threads"])
+    folder = bench_inputs.build(bench_inputs.temporary_folder(), architecture=case["architecture"], size=case["size"])
+    run = way_of(folder, Point(**case["point"]), way).run
+    return with_peak(lambda: (run(), run()))
+
+
 def check_equality(folder: Path, case: Mapping[str, Any]) -> equality.Entries:
     """Every setting on a small model, the usual one on the model that is timed."""
     small, other = (
-        world_of.build(world_of.temporary_folder(), architecture=case["architecture"], size="tiny", seed=seed)
+        bench_inputs.build(bench_inputs.temporary_folder(), architecture=case["architecture"], size="tiny", seed=seed)
         for seed in (0, 1)
     )
     settings = QUICK_SETTINGS if case["quick"] else equality.ALL_SETTINGS
     point = QUICK[0]
     found = equality.compare(
-        small, groups_of(world_of.policy_of(small), SMALL, ragged=True), settings,
+        small, groups_of(bench_inputs.policy_of(small), SMALL, ragged=True), settings,
         length=SMALL.completion, reference=other, with_peer=case["peer"],
     )  # fmt: skip
     timed = equality.compare(
-        folder, groups_of(world_of.policy_of(folder), point, ragged=True), [equality.Setting()],
+        folder, groups_of(bench_inputs.policy_of(folder), point, ragged=True), [equality.Setting()],
         length=point.completion, reference=folder, with_peer=case["peer"],
     )  # fmt: skip
     return found | {f"{name}, {case['size']}": entry for name, entry in timed.items()}
@@ -174,51 +212,77 @@ def check_equality(folder: Path, case: Mapping[str, Any]) -> equality.Entries:
 def groups_of(policy: Policy, point: Point, *, ragged: bool) -> list[RolloutGroup]:
     """Random pictures and completions."""
     rng = np.random.default_rng(0)
-    samples = [world_of.make_sample(policy, point, number, rng) for number in range(point.prompts)]
-    completions = [world_of.make_completions(policy, point, rng, ragged=ragged) for _ in samples]
-    return equality.groups_of([world_of.rendered(policy, sample) for sample in samples], completions)
+    samples = [bench_inputs.make_sample(policy, point, number, rng) for number in range(point.prompts)]
+    completions = [bench_inputs.make_completions(policy, point, rng, ragged=ragged) for _ in samples]
+    return equality.groups_of([bench_inputs.rendered(policy, sample) for sample in samples], completions)
 
 
 def prepared(folder: Path, point: Point, *, sharing: bool) -> tuple[Learner, Experience]:
-    policy = world_of.policy_of(folder)
+    policy = bench_inputs.policy_of(folder)
     learner = equality.learner_of(policy, equality.Setting(), length=point.completion, sharing=sharing)
     return learner, equality.experienced(learner, groups_of(policy, point, ragged=False))
 
 
-def way_of(folder: Path, point: Point, way: str) -> Callable[[], Any]:
+def way_of(folder: Path, point: Point, way: str) -> Way:
     """One update, by the name of the way: ours, repeated, trl stock, or trl and the rows of a micro-batch."""
     learner, batch = prepared(folder, point, sharing=way != "repeated")
     if way in ("ours", "repeated"):
-        return partial(update, learner, batch, step=0)
+
+        def ours() -> tuple[float, float]:
+            metrics = update(learner, batch, step=0)
+            return metrics["policy/loss"], metrics["policy/grad_norm"]
+
+        return Way(run=ours, optimizer=learner.optimizer)
     import bench_peer
 
     setting = way.removeprefix("trl ")
     rows = 8 if setting == "stock" else int(setting)
-    return bench_peer.PeerUpdate(
+    peer = bench_peer.PeerUpdate(
         folder, batch, rows=rows, checkpointing=setting == "stock", lr=equality.LR, settings={}
-    ).update
+    )
+    return Way(run=peer.update, optimizer=peer.optimizer)
+
+
+def warmed_up(way: Way) -> equality.Updated:
+    """Run once, and keep what it computed; later runs keep nothing."""
+    gradients: list[torch.Tensor] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients.extend(one.grad.clone() for group in optimizer.param_groups for one in group["params"])
+
+    handle = way.optimizer.register_step_pre_hook(keep)
+    loss, norm = way.run()
+    handle.remove()
+    return equality.Updated(loss=loss, grad_norm=norm, gradients=[gradients])
 
 
 def measure_times(folder: Path, point: Point, *, rounds: int, with_peer: bool) -> dict[str, Any]:
-    """Median seconds of every way, taken in turns; the fastest of TRL's is named."""
+    """Median seconds of every way, taken in turns, none where the first updates differ; TRL's fastest is named."""
     rows = [count for count in PEER_ROWS if count <= point.group * point.prompts]
     peers = [f"trl {count}" for count in rows] if with_peer else []
     names = ["ours", "repeated", *(["trl stock"] if with_peer else []), *peers]
     ways = {name: way_of(folder, point, name) for name in names}
+    first = warmed_up(ways["ours"])
+    entries: equality.Entries = {}
+    for name in names[1:]:
+        found = equality.updates_apart(first, warmed_up(ways[name]))
+        entries |= {f"{key}, {name}": entry for key, entry in found.items()}
+    if not equality.equal(entries):
+        return {"equality": entries}
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 1):
-        for name, run in ways.items():
+    for _ in range(rounds):
+        for name, way in ways.items():
             started = time.perf_counter()
-            run()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - started)
+            way.run()
+            seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     learner, batch = prepared(folder, point, sharing=True)
     groups = [(group.prompt, [one.completion.token_ids for one in group.rollouts]) for group in batch.groups]
     return {
+        "equality": entries,
         "seconds": medians,
         "peer_best": min(peers, key=lambda name: medians[name], default=None),
-        "theory": world_of.theory(learner.policy, groups),
+        "theory": bench_inputs.theory(learner.policy, groups),
     }
 
 

@@ -1,11 +1,11 @@
 """A whole step, rollout and verdict and update: our training loop beside TRL's GRPOTrainer.
 
-    python scripts/bench_whole_step.py                      both models, pictures of 64 and 256 visual tokens
-    python scripts/bench_whole_step.py --quick              one model, fewer steps, one setting of TRL
-    python scripts/bench_whole_step.py --json               the table as JSON, and nothing else, on standard output
-    python scripts/bench_whole_step.py --journal FILE       keep what is measured; a second call goes on from there
-    python scripts/bench_whole_step.py --profile            where our step spends its time, nothing else
-    python scripts/bench_whole_step.py --without-peer       without TRL (which needs `pip install 'trl==1.16.*'`)
+    python scripts/bench_whole_step.py                both models, pictures of 64 and 256 visual tokens, 10 minutes
+    python scripts/bench_whole_step.py --quick        one model, fewer steps, one setting of TRL
+    python scripts/bench_whole_step.py --json         the table as JSON, and nothing else, on standard output
+    python scripts/bench_whole_step.py --journal FILE keep what is measured; a second call goes on from there
+    python scripts/bench_whole_step.py --profile      where our step spends its time, nothing else
+    python scripts/bench_whole_step.py --without-peer without TRL (which needs `pip install 'mm-agrae[bench]'`)
 
 The same for both: model folder, fp32, threads; the problems of the visual gym, none of them twice; 8 prompts x 8
 completions x 64 tokens, sampled at temperature 1 with placeholders never drawn and no end before the last token; every
@@ -13,12 +13,16 @@ answer judged by our verifier; GRPO without a reference, one AdamW step on all 6
 Random weights solve nothing, so every second completion is given the reward of a correct one: each group has a gradient
 and nothing can be skipped. Rewards aside, each side runs its own unchanged training loop.
 
-    trl stock       GRPOTrainer with its default settings (gradient checkpointing, 8 rows at a time)
-    trl best        without checkpointing, the fastest of 8, 16, 32 and 64 rows at a time
+    trl stock       GRPOTrainer with its default settings but for what is said above (gradient checkpointing, 8 rows)
+    trl best        without checkpointing, the faster of 16 and 64 rows at a time
     repeated        ours, with the prompt and picture of every completion computed anew in the update
     ours            our default settings
 
-Every way runs in a process of its own and is visited twice. A time is the median of its steps without the first ones.
+A step lasts from the end of one update to the end of the next, so everything in between is in it: on our side rendering
+too, which computes rotary positions that TRL computes in its forward passes. Every way runs in a process of its own;
+ours, repeated and trl best are visited a second time, in the reverse order. A time is the median of all steps without
+the first of each visit. Theory is how many times more operations a step takes, sampling and update, where both repeat
+every prompt and picture, as TRL does; "repeated" repeats them in its update alone.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,10 +40,10 @@ from pathlib import Path
 from typing import Any
 
 import bench_equality as equality
-import bench_world as world_of
+import bench_inputs
 import numpy as np
 import torch
-from bench_runs import Runs, with_peak
+from bench_runs import Runs, require_peer, with_peak
 
 from data_processors.visual_gym.write import write_gym
 from mm_agrae.config.schema import RunConfig
@@ -60,13 +65,13 @@ INSTRUCTION = "boxed"
 PROMPTS, GROUP, LENGTH = 8, 8, 64
 ARCHITECTURES = ("qwen2_5_vl", "qwen3_vl")
 VISUAL = (64, 256)
-WARM_UP = 2
-PEER_ROWS = (8, 16, 32, 64)
+WARM_UP = 1
+PEER_ROWS = (16, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One model and one size of picture, measured one way for so many steps."""
+    """One model and one size of picture, measured one way for so many steps; equality, `with_peer` or without."""
 
     architecture: str
     size: str
@@ -75,6 +80,7 @@ class Case:
     way: str
     visit: int
     threads: int
+    with_peer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ class Bench:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="Qwen2.5-VL only, 4 steps, TRL at 16 rows")
+    parser.add_argument("--quick", action="store_true", help="Qwen2.5-VL only, one visit, TRL at 16 rows")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--without-peer", action="store_true", help="leave TRL out")
     parser.add_argument("--profile", action="store_true", help="only say where our step spends its time")
@@ -105,30 +111,38 @@ def main() -> int:
     if chosen.one:
         print(json.dumps(measure_one(Case(**json.loads(chosen.one)))))
         return 0
+    if chosen.profile and chosen.json:
+        parser.error("--profile prints text for people, so it cannot go with --json")
+    if not chosen.without_peer and not chosen.profile:
+        require_peer()
     report = (lambda line: None) if chosen.json else partial(print, flush=True)
     runs = Runs(script=Path(__file__), journal=chosen.journal, threads=chosen.threads)
-    steps = 4 if chosen.quick else 8
     ways = ["ours", "repeated"] + ([] if chosen.without_peer else peer_ways(quick=chosen.quick))
     architectures = chosen.architecture or (ARCHITECTURES[:1] if chosen.quick else ARCHITECTURES)
-    equal, table = True, []
+    everything: equality.Entries = {}
+    table = []
     for architecture in architectures:
         for visual in chosen.visual or VISUAL:
-            case = {"architecture": architecture, "size": chosen.size, "visual": visual, "steps": steps}
+            case = {"architecture": architecture, "size": chosen.size, "visual": visual, "steps": 2}
             if chosen.profile:
                 report(runs.measure({**case, "way": "profile", "visit": 0})["table"])
                 continue
-            # The visit of this one says whether TRL is compared too.
-            entries = runs.measure({**case, "way": "equality", "visit": int(not chosen.without_peer)})
+            with_peer = not chosen.without_peer
+            entries = runs.measure({**case, "way": "equality", "visit": 0, "with_peer": with_peer})
+            entries = {f"{name}, {architecture}, {visual} visual tokens": entry for name, entry in entries.items()}
+            everything |= entries
             for line in equality.lines_of(entries):
-                report(f"{architecture}, {visual} visual tokens: {line}")
+                report(line)
             if not equality.equal(entries):
-                equal = False
                 report("The sides do not compute the same, so timings would mean nothing.")
                 continue
             table.append(row_of(runs, case, ways, visits=1 if chosen.quick else 2))
             report(line_of(table[-1]))
+    equal = equality.equal(everything)
     if chosen.json:
-        print(json.dumps({"equal": equal, "threads": chosen.threads, "points": table}))
+        names = {"repeated": "ours repeated", "peer": "TRL best"}
+        printed = {"equal": equal, "equality": everything, "threads": chosen.threads, **names, "points": table}
+        print(json.dumps(printed))
     return 0 if equal else 1
 
 
@@ -137,13 +151,14 @@ def peer_ways(*, quick: bool) -> list[str]:
 
 
 def row_of(runs: Runs, case: dict[str, Any], ways: Sequence[str], *, visits: int) -> dict[str, Any]:
-    """The row of the table for one case; the ways take turns."""
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    for visit in range(visits):
-        for way in ways:
-            found[way].append(runs.measure({**case, "way": way, "visit": visit}))
-    seconds = {way: statistics.median(s for visit in of for s in visit["seconds"]) for way, of in found.items()}
-    best = min((way for way in ways if way.startswith("trl") and way != "trl stock"), key=seconds.get, default=None)
+    """The row of the table for one case; the ways take turns, the second time in reverse and TRL's best alone."""
+    found = {way: [runs.measure({**case, "way": way, "visit": 0})] for way in ways}
+    tried = {way: medians_of(found[way]) for way in ways if way.startswith("trl") and way != "trl stock"}
+    best = min(tried, key=lambda way: tried[way], default=None)
+    if visits == 2:
+        for way in [way for way in (best, "repeated", "ours") if way]:
+            found[way].append(runs.measure({**case, "way": way, "visit": 1}))
+    seconds = {way: medians_of(of) for way, of in found.items()}
     ours = seconds["ours"]
     return {
         "architecture": case["architecture"],
@@ -164,6 +179,10 @@ def row_of(runs: Runs, case: dict[str, Any], ways: Sequence[str], *, visits: int
     }
 
 
+def medians_of(visits: Sequence[dict[str, Any]]) -> float:
+    return statistics.median(seconds for visit in visits for seconds in visit["seconds"])
+
+
 def line_of(row: dict[str, Any]) -> str:
     times = "  ".join(f"{way} {seconds:.3f} s" for way, seconds in row["seconds"].items())
     ratios = f"to repeated {row['ratio_to_repeated']:.2f}"
@@ -178,21 +197,21 @@ def measure_one(case: Case) -> dict[str, Any]:
     torch.set_num_threads(case.threads)
     bench = build(case)
     if case.way == "equality":
-        return check_equality(bench, with_peer=bool(case.visit))
+        return check_equality(bench, with_peer=case.with_peer)
     if case.way.startswith("trl"):
         return measure_peer(bench, case)
     if case.way == "profile":
         import bench_profile
 
         session = open_ours(bench, case, sharing=True)
-        table = bench_profile.table(session.policy, lambda: run_ours(session, bench.samples, marked=True))
+        table = bench_profile.table(session.policy, lambda: run_ours(session, bench.samples))
         return {"table": f"{case.architecture}, {case.visual} visual tokens\n{table}"}
     return measure_ours(bench, case)
 
 
 def build(case: Case) -> Bench:
     """Problems with pictures of the wanted size, and a model with random weights."""
-    tiny.SIZES["toy"] = world_of.TOY
+    tiny.SIZES["toy"] = bench_inputs.TOY
     folder = Path(tempfile.mkdtemp(prefix="mm-agrae-bench-"))
     side = round(case.visual**0.5) * 2 * tiny.SIZES[case.size].patch
     num = PROMPTS * (case.steps + WARM_UP)
@@ -206,11 +225,13 @@ def build(case: Case) -> Bench:
 
 def check_equality(bench: Bench, *, with_peer: bool) -> equality.Entries:
     """One update of random completions of the first problems, and how TRL itself renders these problems."""
-    policy = world_of.policy_of(bench.model)
-    prompts = [world_of.rendered(policy, sample, instruction=INSTRUCTION) for sample in bench.samples[:4]]
-    point = world_of.Point(visual=0, text=0, completion=LENGTH, group=GROUP, prompts=len(prompts))
+    policy = bench_inputs.policy_of(bench.model)
+    prompts = [bench_inputs.rendered(policy, sample, instruction=INSTRUCTION) for sample in bench.samples[:4]]
+    point = bench_inputs.Point(visual=0, text=0, completion=LENGTH, group=GROUP, prompts=len(prompts))
     rng = np.random.default_rng(0)
-    groups = equality.groups_of(prompts, [world_of.make_completions(policy, point, rng, ragged=True) for _ in prompts])
+    groups = equality.groups_of(
+        prompts, [bench_inputs.make_completions(policy, point, rng, ragged=True) for _ in prompts]
+    )
     found = equality.compare(
         bench.model, groups, [equality.Setting()], length=LENGTH, reference=bench.model, with_peer=with_peer
     )
@@ -257,10 +278,11 @@ class EverySecond(Judge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarkedEngine:
-    """Marks the rollout in a profile."""
+class WatchedEngine:
+    """Marks the rollout in a profile, and takes the time at the end of every step."""
 
     engine: TransformersEngine
+    ends: list[float]
 
     @property
     def weights_version(self) -> int:
@@ -276,6 +298,7 @@ class MarkedEngine:
 
     def sync_weights(self, policy: Policy, *, version: int) -> None:
         self.engine.sync_weights(policy, version=version)
+        self.ends.append(time.perf_counter())
 
     def close(self) -> None:
         self.engine.close()
@@ -288,37 +311,43 @@ def open_ours(bench: Bench, case: Case, *, sharing: bool) -> Session:
     return session
 
 
-def run_ours(session: Session, samples: Sequence[Sample], *, marked: bool = False) -> list[dict[str, float]]:
-    """Our training loop; returns the metrics of every step."""
+def run_ours(session: Session, samples: Sequence[Sample]) -> tuple[list[dict[str, float]], list[float]]:
+    """Our training loop; returns the metrics of every step, and when each ended."""
     config = session.config
     plain = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows)
-    engine = MarkedEngine(engine=plain) if marked else plain
+    engine = WatchedEngine(engine=plain, ends=[])
     with VerifierPool(num_workers=config.verifier.num_workers) as verifier:
         judge = EverySecond(verifier=verifier, correct_weight=1.0, format_weight=0.0)
         train(session, Parts(samples=samples, engine=engine, judge=judge, evaluate=lambda step: {}))
     session.close()
     lines = session.run_dir.metrics.read_text(encoding="utf-8").splitlines()
-    return [metrics for metrics in map(json.loads, lines) if "time/step_s" in metrics]
+    return [metrics for metrics in map(json.loads, lines) if "time/step_s" in metrics], engine.ends
+
+
+def lengths_of(ends: Sequence[float]) -> list[float]:
+    """Seconds from the end of a step to the end of the next, without the first ones."""
+    return [later - earlier for earlier, later in zip(ends[WARM_UP - 1 :], ends[WARM_UP:], strict=False)]
 
 
 def measure_ours(bench: Bench, case: Case) -> dict[str, Any]:
     session = open_ours(bench, case, sharing=case.way == "ours")
-    policy, metrics = session.policy, []
-    peak = with_peak(lambda: metrics.extend(run_ours(session, bench.samples)))
-    # The last step writes its rollouts too, as one in ten does.
-    steps = metrics[WARM_UP:]
+    policy, found = session.policy, []
+    peak = with_peak(lambda: found.extend(run_ours(session, bench.samples)))
+    metrics, ends = found
+    steps, seconds = metrics[WARM_UP:], lengths_of(ends)
     assert {(step["rollout/length_mean_tokens"], step["group/skipped_frac"]) for step in steps} == {(LENGTH, 0)}
-    prompts = [world_of.rendered(policy, sample, instruction=INSTRUCTION) for sample in bench.samples[:PROMPTS]]
+    prompts = [bench_inputs.rendered(policy, sample, instruction=INSTRUCTION) for sample in bench.samples[:PROMPTS]]
+    groups = [(prompt, [(0,) * LENGTH] * GROUP) for prompt in prompts]
     phases = {
         name: statistics.median(step[f"time/{name}_s"] for step in steps) for name in ("rollout", "verify", "update")
     }
-    phases["other"] = statistics.median(step["time/step_s"] for step in steps) - sum(phases.values())
+    phases["other"] = statistics.median(seconds) - sum(phases.values())
     return {
-        "seconds": [step["time/step_s"] for step in steps],
+        "seconds": seconds,
         "phases": phases,
         "peak_bytes": peak,
         "prompt_tokens": round(statistics.mean(len(prompt.token_ids) for prompt in prompts)),
-        "theory": world_of.theory(policy, [(prompt, [(0,) * LENGTH] * GROUP) for prompt in prompts]),
+        "theory": bench_inputs.theory(policy, groups, with_rollout=True),
     }
 
 
@@ -348,8 +377,7 @@ def measure_peer(bench: Bench, case: Case) -> dict[str, Any]:
         trainer.add_callback(clock.callback())
         peak = with_peak(trainer.train)
     assert trainer.state.log_history[-1]["completions/min_length"] == LENGTH
-    ends = clock.ends
-    return {"seconds": [b - a for a, b in zip(ends[WARM_UP - 1 :], ends[WARM_UP:], strict=False)], "peak_bytes": peak}
+    return {"seconds": lengths_of(clock.ends), "peak_bytes": peak}
 
 
 def peer_sample(sample: Sample) -> dict[str, Any]:

@@ -15,14 +15,14 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import bench_equality as equality
 import bench_rollout as rollout
-import bench_world as world_of
+import bench_inputs
 
-POINT = world_of.Point(visual=16, text=24, completion=6, group=2, prompts=2)
+POINT = bench_inputs.Point(visual=16, text=24, completion=6, group=2, prompts=2)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return world_of.build(tmp_path_factory.mktemp("bench") / "model", architecture="qwen2_5_vl", size="tiny")
+    return bench_inputs.build(tmp_path_factory.mktemp("bench") / "model", architecture="qwen2_5_vl", size="tiny")
 
 
 def test_the_engine_and_generate_say_the_same(folder: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from mm_agrae.config.schema import ImageConfig, ModelConfig
 from mm_agrae.data.images import encode_png
 from mm_agrae.policy import tiny
-from mm_agrae.policy.flops import model_shape, shape_of, update_cost
+from mm_agrae.policy.flops import forward_cost, model_shape, shape_of, update_cost
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.render import render
 from mm_agrae.policy.tiny import SPECIAL_TOKENS, Size, build_model_folder
@@ -91,12 +91,25 @@ def make_completions(policy: Policy, point: Point, rng: np.random.Generator, *, 
     return [tuple(int(token) for token in rng.integers(first, high, length)) for length in lengths]
 
 
-def theory(policy: Policy, groups: Sequence[tuple[RenderedPrompt, Sequence[Sequence[int]]]]) -> float:
-    """How many times more an update must compute where every completion has a prompt and a picture of its own."""
+def theory(
+    policy: Policy, groups: Sequence[tuple[RenderedPrompt, Sequence[Sequence[int]]]], *, with_rollout: bool = False
+) -> float:
+    """How many times more an update must compute where every completion has a prompt and a picture of its own.
+
+    Args:
+        policy: Its model decides what a token costs.
+        groups: Prompts with the token ids of their completions.
+        with_rollout: Count the sampling of these completions too.
+    """
     model = model_shape(policy)
     shapes = [shape_of(prompt, completions) for prompt, completions in groups]
-    repeated, shared = (sum(update_cost(model, shape, shared=s).total for shape in shapes) for s in (False, True))
-    return repeated / shared
+
+    def operations(*, shared: bool) -> float:
+        updates = sum(update_cost(model, shape, shared=shared).total for shape in shapes)
+        rollouts = sum(forward_cost(model, shape, shared=shared).total for shape in shapes)
+        return updates + with_rollout * rollouts
+
+    return operations(shared=False) / operations(shared=True)
 
 
 def temporary_folder() -> Path:
