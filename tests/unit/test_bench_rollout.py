@@ -14,8 +14,8 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import bench_equality as equality
-import bench_rollout as rollout
 import bench_inputs
+import bench_rollout as rollout
 
 POINT = bench_inputs.Point(visual=16, text=24, completion=6, group=2, prompts=2)
 
