@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION
+from mm_agrae.policy.cached import CachedLines
 from mm_agrae.policy.layout import Layout, Row, make_layout, make_padded_layout, one_by_one
 from mm_agrae.records import Prompt, RenderedPrompt, Sample
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 OTHER_KERNEL = {"fp32": 1e-3, "bf16": 1e-1}
 # The same kernels on the same shapes differ by nothing, so a state that leaks from a neighbour shows when it is small.
 SAME_KERNEL = {"fp32": 1e-5, "bf16": 1e-2}
-PROMPT_TOKENS, COMPLETION_TOKENS = 40, (9, 6)
+PROMPT_TOKENS, COMPLETION_TOKENS, CACHED_STEPS = 40, (9, 6), 2
 
 
 def reason_in_config(config: Any) -> str | None:
@@ -60,7 +61,7 @@ def with_layout(policy: Policy, log: Callable[[str], None]) -> Policy:
         log: Is told why, if they do not.
 
     Raises:
-        ConfigError: The model computes something else even with a line for every completion.
+        ConfigError: The model computes something else even with a line for every completion, or with its cache.
     """
     config = policy.inner.config
     reason = reason_in_config(config) or measured_reason(policy)
@@ -69,6 +70,7 @@ def with_layout(policy: Policy, log: Callable[[str], None]) -> Policy:
     if _attends_by(policy) == LANGUAGE_ATTENTION:
         _attend_by(policy, _own_attention(config))
     _check_lines(policy)
+    _check_cache(policy)
     log(
         f"the completions of a group cannot share their prompt in a model of type {config.model_type!r}: {reason}. "
         "Each is computed with a copy of the prompt and its images: the same numbers, for up to G times the work. "
@@ -127,6 +129,32 @@ def _check_lines(policy: Policy) -> None:
         )
 
 
+def _check_cache(policy: Policy) -> None:
+    """Tokens decoded one by one beside a longer line must have the hidden states of the whole line."""
+    kind = policy.inner.config.model_type
+    row, _ = _probes(policy)
+    prompts = [row.prompt, _first_tokens(row.prompt, PROMPT_TOKENS - COMPLETION_TOKENS[0])]
+    decoded = row.completions[0][:CACHED_STEPS]
+    lines = [Row(prompt=prompt, completions=((*decoded, 0),)) for prompt in prompts]  # the last id is only a target
+    whole = torch.stack([_states(policy, make_padded_layout([line])) for line in lines])
+    try:
+        cached = _cached_states(policy, prompts, decoded)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the code of the model raises
+        raise ConfigError(
+            f"model type {kind!r} does not decode with a cache of keys and values ({_first_line(error)}), so it cannot "
+            "be sampled. Choose a model of another family."
+        ) from error
+    gap = _gap(cached, whole)
+    if not gap <= OTHER_KERNEL[policy.precision]:
+        raise ConfigError(
+            f"model type {kind!r} computes other numbers when it decodes token by token (hidden states by {gap:.0e} "
+            "relative): it forgets what came before, so what is sampled would not come from the policy. Choose a "
+            "model of another family."
+        )
+
+
 def _caps_scores(config: Any) -> bool:
     return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
 
@@ -177,6 +205,29 @@ def _states(policy: Policy, layout: Layout) -> Tensor:
     with policy.arithmetic():
         hidden = policy.backbone(**layout.inputs(), use_cache=False).last_hidden_state
     return hidden.flatten(0, 1)[layout.sources].float()
+
+
+@torch.no_grad()
+def _cached_states(policy: Policy, prompts: list[RenderedPrompt], decoded: tuple[int, ...]) -> Tensor:
+    """[P, 1 + steps, H] last hidden state of each prompt, then those of the same tokens after each."""
+    nexts = torch.tensor([prompt.next_position for prompt in prompts], device=policy.device)
+    with policy.arithmetic():
+        lines = CachedLines(policy, prompts, {})
+        states = [lines.last]
+        states += [lines.step(torch.full_like(nexts, token), nexts + number) for number, token in enumerate(decoded)]
+    return torch.stack(states, dim=1).float()
+
+
+def _first_tokens(prompt: RenderedPrompt, length: int) -> RenderedPrompt:
+    types = prompt.mm_token_type_ids
+    return replace(
+        prompt,
+        token_ids=prompt.token_ids[:length],
+        unexpanded_token_ids=prompt.token_ids[:length],
+        position_ids=prompt.position_ids[:, :length],
+        next_position=length,
+        mm_token_type_ids=None if types is None else types[:length],
+    )
 
 
 def _gap(found: Tensor, expected: Tensor) -> float:

@@ -53,14 +53,18 @@ REPEATING: dict[str, dict[str, Any]] = {
     "stablelm": {},
     "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 512},
 }
-# No hidden states from the call that training makes.
 REFUSED: dict[str, dict[str, Any]] = {
+    # No hidden states from the call that training makes.
     "llama4_text": {
         "attention_chunk_size": 8,
         "layer_types": ["chunked_attention", "full_attention"],
         "num_local_experts": 2,
         "intermediate_size_mlp": 64,
     },
+    # A state that is asked for by another name than past_key_values, which is swallowed.
+    "mamba": {"state_size": 4},
+    "mamba2": {"state_size": 4, "num_heads": 8, "n_groups": 1, "chunk_size": 8},
+    "falcon_mamba": {"state_size": 4},
 }
 
 

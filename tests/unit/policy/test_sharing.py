@@ -117,6 +117,12 @@ def test_every_family_has_the_numbers_of_a_completion_alone(
     assert_equal_to_alone(policy, folder_of(family, shares), rows)
 
 
+def test_linear_biases_in_place_of_positions_are_a_reason() -> None:
+    """Such a bias counts tokens of the row, which are more than those of [prompt | completion]."""
+    assert sharing.reason_in_config(transformers.FalconConfig(alibi=True)) == "it has no positions of its own (alibi)"
+    assert sharing.reason_in_config(transformers.FalconConfig(alibi=False)) is None
+
+
 def test_without_a_listener_the_reason_is_a_warning(folder_of: FolderOf) -> None:
     with pytest.warns(UserWarning, match="layers of kind sliding_attention"):
         load_policy(ModelConfig(path=str(folder_of("mistral", False)), device="cpu"))
@@ -227,6 +233,27 @@ def test_trap_25_a_gradient_that_is_rounding_has_no_relative_error(
 def test_families_without_hidden_states_are_refused(folder_of: FolderOf) -> None:
     with pytest.raises(ConfigError, match=r"'llama4_text' does not compute hidden states from ids, positions and a ma"):
         load(folder_of("llama4_text", False))
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "falcon_mamba"])
+def test_a_state_that_decoding_would_lose_is_refused(folder_of: FolderOf, family: str) -> None:
+    """These take no past_key_values and say nothing, so that every token would be computed as if it were the first."""
+    with pytest.raises(ConfigError, match=rf"'{family}' computes other numbers when it decodes token by token"):
+        load(folder_of(family, False))
+
+
+def test_a_cache_that_the_model_does_not_take_is_refused(folder_of: FolderOf) -> None:
+    policy, _ = load(folder_of("mistral", False))
+
+    def refuse(_module: Any, _inputs: Any, keywords: dict[str, Any]) -> None:
+        if keywords["use_cache"]:
+            raise TypeError("no cache here")
+
+    policy.backbone.register_forward_pre_hook(refuse, with_kwargs=True)
+    with pytest.raises(
+        ConfigError, match=r"'mistral' does not decode with a cache of keys .* \(TypeError: no cache he"
+    ):
+        sharing.with_layout(policy, lambda line: None)
 
 
 def test_lines_that_change_each_other_are_refused(folder_of: FolderOf) -> None:
