@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -67,8 +67,20 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
 
 
 def config_hash(config: RunConfig) -> str:
-    """Hash of everything that decides the numbers of a run; where it is written and how it is watched do not."""
-    decides = config.model_dump(mode="json", exclude={"output_dir", "tracker"})
+    """Hash of everything that decides the numbers of a run.
+
+    Where it is written, how it is watched and how much memory keeps features of pictures do not. Two configurations
+    compare if this version has read both: a setting that one was saved without has its default then.
+    """
+    return saved_hash(config.model_dump(mode="json", exclude={"model": {"vision_cache_gib"}}))
+
+
+def saved_hash(values: Mapping[str, Any]) -> str:
+    """Hash of a configuration by the keys that it was saved with, in whatever version; the mark of a run's checkpoints.
+
+    It stays the same when a later version adds settings.
+    """
+    decides = {key: value for key, value in values.items() if key not in ("output_dir", "tracker")}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 

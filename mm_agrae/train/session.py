@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import torch
 
-from mm_agrae.config import RunConfig, config_hash
+from mm_agrae.config import RunConfig, config_hash, saved_hash
 from mm_agrae.errors import CheckpointError, ConfigError, DataError
 from mm_agrae.estimator import START, EstimatorState
 from mm_agrae.policy.feed import Cursor
@@ -30,6 +30,8 @@ Job = Literal["sft", "train", "eval"]
 Draw = Callable[[Cursor], tuple[list[Prompt], Cursor]]
 
 MODEL_FOLDER = "model"
+# What a checkpoint without a word on its arithmetic was learnt with.
+BEFORE_STORAGE_WAS_A_SETTING = {"stored_weights": "fp32"}
 
 
 @dataclass(kw_only=True)
@@ -83,16 +85,16 @@ class Session:
 
     def save(self) -> None:
         """Checkpoint the session, unless this step is saved already."""
-        state = {
-            "job": self.job,
-            "cursor": vars(self.cursor),
-            "estimator": self.estimator.to_json(),
-            "config_hash": config_hash(self.config),
-            "arithmetic": arithmetic_of(self.policy),
-            "data": self.data,
-            "wandb_run_id": self.tracker.run_id if self.tracker else None,
-        }
         if self.world.is_main:
+            state = {
+                "job": self.job,
+                "cursor": vars(self.cursor),
+                "estimator": self.estimator.to_json(),
+                "config_hash": _mark(self.run_dir),
+                "arithmetic": arithmetic_of(self.policy),
+                "data": self.data,
+                "wandb_run_id": self.tracker.run_id if self.tracker else None,
+            }
             last = latest_checkpoint(self.run_dir.checkpoints)
             if last is None or read_state(last)["step"] != self.step:
                 save_checkpoint(self.run_dir.checkpoints, self.step, write=self._write, state=state)
@@ -168,21 +170,24 @@ def open_session(
     run_dir = _existing_run(out, config) if resume else None
     checkpoint = latest_checkpoint(run_dir.checkpoints) if run_dir else None
     state = read_state(checkpoint) if checkpoint else None
-    if state and state["config_hash"] != config_hash(config):
+    if run_dir and state and state["config_hash"] != _mark(run_dir):
         raise CheckpointError(
-            f"checkpoint {checkpoint} was saved under another configuration than that of its run. "
-            "Remove it to resume from an earlier one, or start a new run."
+            f"checkpoint {checkpoint} was saved under another configuration than {run_dir.config} holds: one of the "
+            "two comes from another run. Put the one that belongs here back, or start a new run."
         )
     if state and state["job"] != job:
         raise CheckpointError(
             f"{out} is a run of `mm-agrae {state['job']}`, so `mm-agrae {job}` cannot resume it. "
             f"Name a run directory of {job}."
         )
+    began = state.get("arithmetic", BEFORE_STORAGE_WAS_A_SETTING) if state else {}
+    config = _stored_as(config, began)
     policy, optimizer = _load(config, job, world, checkpoint, say)
-    if state and state["arithmetic"] != arithmetic_of(policy):
+    here = arithmetic_of(policy)
+    if began != {name: here[name] for name in began}:
         raise CheckpointError(
-            f"{out} was learnt with {_in_words(state['arithmetic'])}, but here it would go on with "
-            f"{_in_words(arithmetic_of(policy))}, and no longer be the same run. Resume it on a machine like the one "
+            f"{out} was learnt with {_in_words(began)}, but here it would go on with "
+            f"{_in_words(here)}, and no longer be the same run. Resume it on a machine like the one "
             "that it began on, or start a new run from the model/ folder of its last checkpoint."
         )
     # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
@@ -212,6 +217,13 @@ def open_session(
 def arithmetic_of(policy: Policy) -> dict[str, str]:
     """What the settings of precision and storage came out as: "auto" means another thing on another machine."""
     return {"precision": policy.precision, "stored_weights": policy.stored_weights}
+
+
+def _stored_as(config: RunConfig, began: Mapping[str, str]) -> RunConfig:
+    """A run goes on with fp32 weights if it began so, wherever "auto" would choose otherwise today."""
+    if config.model.stored_weights != "auto" or began.get("stored_weights") != "fp32":
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"stored_weights": "fp32"})})
 
 
 def _in_words(arithmetic: Mapping[str, str]) -> str:
@@ -252,6 +264,11 @@ def _existing_run(out: Path | None, config: RunConfig) -> RunDir:
 def _new_directory(config: RunConfig, out: Path | None) -> str:
     made = RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name)
     return str(made.path)
+
+
+def _mark(run_dir: RunDir) -> str:
+    """What binds a run's checkpoints to its config.json, which is written once."""
+    return saved_hash(json.loads(run_dir.config.read_text(encoding="utf-8")))
 
 
 def _check_config(run_dir: RunDir, config: RunConfig) -> None:

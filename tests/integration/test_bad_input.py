@@ -248,6 +248,7 @@ def test_what_a_resumed_run_finds_changed(
     shutil.copytree(tmp_path / "other" / step, tmp_path / "mixed" / step)
     said = refused(*resume[:-1], tmp_path / "mixed")
     assert f"checkpoint {tmp_path / 'mixed' / step} was saved under another configuration" in said
+    assert "Remove" not in said
 
     saved = tmp_path / "run" / "config.json"
     saved.write_bytes(saved.read_bytes()[:100])

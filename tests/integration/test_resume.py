@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import signal
 import subprocess
@@ -9,12 +11,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import run_files
 from colours import environment
 
+import mm_agrae.train.session as session_module
 from mm_agrae.cli.jobs import run_sft, run_train
+from mm_agrae.config.schema import ModelConfig
+from mm_agrae.errors import CheckpointError
+from mm_agrae.policy.load import Policy
 from mm_agrae.store.run_dir import RunDir
 
 # Enough steps that a kill falls in the middle.
@@ -119,6 +126,48 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(recipe: Path, tmp
     for checkpoint in run.checkpoints.iterdir():
         (checkpoint / "COMPLETE").unlink()
     check_equal(run_train(recipe, [], run.path, True, ignore), straight)
+
+
+def as_an_earlier_version_left_it(run: RunDir) -> None:
+    """A run from before these settings and the word on arithmetic, killed after step 2; sizes of files stay."""
+    config = json.loads(run.config.read_text(encoding="utf-8"))
+    for name in ("stored_weights", "vision_cache_gib"):
+        del config["model"][name]
+    for name in ("micro_batch_targets", "recompute_above_tokens"):
+        del config["train"][name]
+    run.config.write_text(json.dumps(config), encoding="utf-8")
+    decides = {key: value for key, value in config.items() if key not in ("output_dir", "tracker")}
+    hashed = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    saved = run.checkpoints / "step_000002" / "state.json"
+    state = json.loads(saved.read_text(encoding="utf-8"))
+    del state["arithmetic"]
+    assert state["config_hash"] != hashed
+    saved.write_text(json.dumps({**state, "config_hash": hashed}).ljust(saved.stat().st_size), encoding="utf-8")
+    (run.checkpoints / "step_000004" / "COMPLETE").unlink()
+
+
+def test_a_run_of_an_earlier_version_goes_on(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings have no words for what was added since, and its weights were stored in fp32 on every machine."""
+    straight = run_train(recipe, [], tmp_path / "straight", False, ignore)
+    run = run_train(recipe, [], tmp_path / "run", False, ignore)
+    as_an_earlier_version_left_it(run)
+    with pytest.raises(CheckpointError, match=r"train\.micro_batch_targets: null -> 40"):
+        run_train(recipe, ["train.micro_batch_targets=40"], run.path, True, ignore)
+    asked: list[str] = []
+    real = session_module.load_policy
+
+    def spy(config: ModelConfig, *given: Any, **named: Any) -> Policy:
+        asked.append(config.stored_weights)
+        return real(config, *given, **named)
+
+    monkeypatch.setattr(session_module, "load_policy", spy)
+    # The memory for features of pictures decides no number, so a resumed run may have another.
+    resumed = run_train(recipe, ["model.vision_cache_gib=1"], run.path, True, ignore)
+    assert asked == ["fp32"]
+    assert run_files.weights(resumed) == run_files.weights(straight)
+    assert run_files.metrics(resumed) == run_files.metrics(straight)
+    # And again, from a checkpoint that this version saved.
+    run_train(recipe, [], run.path, True, ignore)
 
 
 def test_adapters_resume_exactly(recipe: Path, tmp_path: Path) -> None:

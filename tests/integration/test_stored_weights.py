@@ -57,7 +57,7 @@ def test_a_run_does_not_go_on_in_another_precision(recipe: Path, tmp_path: Path)
     saved = run.checkpoints / "step_000002" / "state.json"
     state = json.loads(saved.read_text(encoding="utf-8"))
     # What a recipe that leaves both settings to the machine would have saved on a GPU, in a file of the same size.
-    gpu = {"precision": "bf16", "stored_weights": "bf16"}
+    gpu = {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
     text = json.dumps({**state, "arithmetic": gpu}).ljust(saved.stat().st_size)
     saved.write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"with precision bf16, .*go on with precision fp32, stored_weights fp32"):

@@ -146,9 +146,12 @@ def test_presets_fill_only_what_is_left_out() -> None:
     assert "missing" not in str(refused.value)
 
 
-def test_the_hash_leaves_out_where_a_run_is_written_and_how_it_is_watched() -> None:
+def test_the_hash_leaves_out_what_decides_no_number() -> None:
     first = config_hash(parse_config(TEXT))
-    for override in ("output_dir=elsewhere", "tracker.wandb=offline", "tracker.project=other"):
+    for override in (
+        *("output_dir=elsewhere", "tracker.wandb=offline", "tracker.project=other", "model.vision_cache_gib=0"),
+        *("model.stored_weights=auto", "train.micro_batch_targets=null"),  # defaults
+    ):
         assert config_hash(parse_config(TEXT, [override])) == first
     assert config_hash(parse_config(TEXT, ["algorithm.preset=grpo", "seed=0"])) == first
     changes = ("seed=1", "train.optim.lr=1e-5", "model.path=other", "name=other", "data.train.limit=3")
