@@ -170,7 +170,7 @@ def load_policy(
         config: Which model, and how.
         device: Where to; None picks it by the config.
         weights: Folder of a checkpoint whose weights replace those of config.path; tokenizer and processor stay.
-        trained: Whether it will be trained; false freezes every weight and keeps no masters.
+        trained: Whether it will be trained; false freezes every weight, keeps no masters and recomputes nothing.
         log: Is told when the model cannot share prompts between completions, and why.
 
     Raises:
@@ -184,30 +184,22 @@ def load_policy(
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
     language = language_attention_of(model_config)
-    attention = {"": language, "text_config": language, "vision_config": vision_attention_of(device)}
+    vision = vision_attention_of(device) if sees else None
     if weights is None or config.lora:
-        model = _load_model(base, sees, attention)
+        model = _load_model(base, language, vision)
         for folder in adapters:
             model = merged(model, folder)
     else:
-        model = _load_model(str(weights), sees, attention)
+        model = _load_model(str(weights), language, vision)
     processor = _load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
-    _freeze(model, config.freeze, sees)
-    if config.lora:
-        if "language" in config.freeze:
-            raise ConfigError(
-                "model.freeze holds language, but model.lora trains adapters in the language model. Drop one of them."
-            )
-        model = with_adapters(model, config, weights)
-    if config.gradient_checkpointing:
+    model = _choose_trained(model, config, weights, sees)
+    if not trained:
+        model.requires_grad_(False)
+    elif config.gradient_checkpointing:
         _check_dropout(model_config, sees)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(f"model.freeze {list(config.freeze)} leaves nothing to train. Free at least one part.")
-    if not trained:
-        model.requires_grad_(False)
     masters = store_in_bf16(model, device) if stored_weights != "fp32" else None
     model.to(device)
     model.eval()  # no dropout: rollout and update must see the same function
@@ -300,13 +292,13 @@ def _check_dropout(config: Any, sees: bool) -> None:
                 )
 
 
-def _load_model(path: str, sees: bool, attention: dict[str, str | None]) -> Any:
-    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+def _load_model(path: str, language: str | None, vision: str | None) -> Any:
+    auto = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
     try:
         model = auto.from_pretrained(
             path,
             dtype=torch.float32,
-            attn_implementation=attention,
+            attn_implementation={"": language, "text_config": language, "vision_config": "sdpa"},
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -317,7 +309,10 @@ def _load_model(path: str, sees: bool, attention: dict[str, str | None]) -> Any:
         if error.args != (LANGUAGE_ATTENTION,):
             raise
         # A family that knows a few kinds of attention by name, and no others.
-        return _load_model(path, sees, attention | {"": None, "text_config": None})
+        return _load_model(path, None, vision)
+    if vision:
+        # Not above: while a model is made, transformers looks for a kernel of every name that holds "flash".
+        model.set_attn_implementation({"vision_config": vision})
     model.set_output_embeddings(Head(model.get_output_embeddings()))
     return model
 
@@ -342,6 +337,20 @@ def _load_processor(path: str, sees: bool) -> Any:
             "Choose a model that was tuned to chat, or add a chat_template.jinja to the folder."
         )
     return processor
+
+
+def _choose_trained(model: Any, config: ModelConfig, weights: Path | None, sees: bool) -> Any:
+    """The model with its frozen parts frozen and, of a LoRA run, its adapters."""
+    _freeze(model, config.freeze, sees)
+    if config.lora:
+        if "language" in config.freeze:
+            raise ConfigError(
+                "model.freeze holds language, but model.lora trains adapters in the language model. Drop one of them."
+            )
+        model = with_adapters(model, config, weights)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"model.freeze {list(config.freeze)} leaves nothing to train. Free at least one part.")
+    return model
 
 
 def _freeze(model: Any, parts: tuple[str, ...], sees: bool) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import modeling_flash_attention_utils
 
-from mm_agrae.policy import attention
+from mm_agrae.config.schema import ModelConfig
+from mm_agrae.policy import attention, load
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION, VISION_ATTENTION, vision_attention_of
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
@@ -81,6 +84,27 @@ def test_windows_of_one_picture_are_several_stretches_of_that_call(
 def test_each_device_has_its_way() -> None:
     assert vision_attention_of(torch.device("cpu")) == "sdpa"
     assert vision_attention_of(torch.device("cuda")) == VISION_ATTENTION
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_is_loaded_with_the_attention_of_cuda(
+    model_folder: Callable[[str], Path],
+    policy_of: PolicyOf,
+    rendered: Rendered,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+) -> None:
+    looping = policy_of(family)
+    monkeypatch.setattr(load, "vision_attention_of", lambda _device: VISION_ATTENTION)
+    # transformers looks for the kernel of a name once per process.
+    monkeypatch.setattr(modeling_flash_attention_utils, "_loaded_implementation", None)
+    policy = load.load_policy(ModelConfig(path=str(model_folder(family)), device="cpu"))
+    assert policy.backbone.visual.config._attn_implementation == VISION_ATTENTION
+    assert policy.inner.config.get_text_config()._attn_implementation == LANGUAGE_ATTENTION
+    assert policy.shares_prompts
+    layout = make_layout([Row(prompt=rendered(policy, (64, 48)), completions=((40, 41, 42), (43,)))])
+    found, expected = (score(made, layout).logprobs for made in (policy, looping))
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_policy_on_the_cpu_loops(policy_of: PolicyOf) -> None:
