@@ -26,8 +26,9 @@ MAX_WAVES = 4
 class SharedDecoder:
     """See Decoder. Rows stand in the order of their waves."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, max_tokens: int) -> None:
         self.policy = policy
+        self.max_tokens = max_tokens
         self.waves: list[Wave] = []
 
     @property
@@ -40,7 +41,7 @@ class SharedDecoder:
         lengths = [len(prompt.token_ids) for prompt in prompts]
         recorder = _Recorder(layout.attention, lengths)
         states = hidden_states(self.policy, layout, recorder)
-        self.waves.append(Wave(recorder.layers, lengths, group=group))
+        self.waves.append(Wave(recorder.layers, lengths, group=group, max_tokens=self.max_tokens))
         ends = torch.tensor(lengths, device=states.device).cumsum(0) - 1
         return states[0, ends.repeat_interleave(group)]
 

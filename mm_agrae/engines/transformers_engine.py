@@ -104,7 +104,11 @@ class _Batch:
         self.policy = policy
         self.sampling = sampling
         self.max_rows = max_rows
-        self.decoder: Decoder = SharedDecoder(policy) if policy.shares_prompts else RepeatingDecoder(policy)
+        self.decoder: Decoder = (
+            SharedDecoder(policy, max_tokens=sampling.max_new_tokens)
+            if policy.shares_prompts
+            else RepeatingDecoder(policy)
+        )
         self.eos = torch.tensor(policy.eos_token_ids, device=policy.device)
         shape = (max_rows, sampling.max_new_tokens + 1)
         self.ids = torch.zeros(shape, dtype=torch.long, device=policy.device)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Room for so many completion tokens at first; it doubles whenever it is full.
+# Room for so many completion tokens at first; it doubles whenever it is full, up to the longest completion.
 FIRST_ROOM = 64
 
 
@@ -46,20 +46,26 @@ class Slots:
 class Wave:
     """Keys and values of a wave, layer by layer."""
 
-    def __init__(self, prompts: Sequence[KeysAndValues], lengths: Sequence[int], *, group: int) -> None:
+    def __init__(
+        self, prompts: Sequence[KeysAndValues], lengths: Sequence[int], *, group: int, max_tokens: int
+    ) -> None:
         """Start `group` rows for every prompt.
 
         Args:
             prompts: Per layer [P, K, L, D], anything finite behind the end of a shorter prompt.
             lengths: Tokens of every prompt.
             group: Rows of every prompt, next to each other.
+            max_tokens: Tokens of the longest completion; at least 1.
         """
         self.prompts = list(prompts)
         self.lengths = list(lengths)
         self.prompt_of = [prompt for prompt in range(len(lengths)) for _ in range(group)]
         self.length = 0
-        rows = len(self.prompt_of)
-        self.own = [KeysAndValues(_room(layer.keys, rows), _room(layer.values, rows)) for layer in self.prompts]
+        self.max_tokens = max_tokens
+        rows, room = len(self.prompt_of), min(FIRST_ROOM, max_tokens)
+        self.own = [
+            KeysAndValues(_room(layer.keys, rows, room), _room(layer.values, rows, room)) for layer in self.prompts
+        ]
         self._arrange()
 
     @property
@@ -67,10 +73,18 @@ class Wave:
         return len(self.prompt_of)
 
     def begin_token(self) -> None:
-        """Make room for one more token in every row; `attend` then writes it."""
+        """Make room for one more token in every row; `attend` then writes it.
+
+        Rows that are as long as can be may stay a while beside other waves. Nothing is drawn from them any more, so
+        their last token is overwritten.
+        """
+        if self.length == self.max_tokens:
+            return
         room = self.own[0].keys.shape[2]
         if self.length == room:
-            self.own = [KeysAndValues(_longer(own.keys), _longer(own.values)) for own in self.own]
+            longer = min(2 * room, self.max_tokens)
+            for layer, own in enumerate(self.own):  # one by one: two sizes of every layer would be three times the room
+                self.own[layer] = KeysAndValues(_longer(own.keys, longer), _longer(own.values, longer))
         self.length += 1
 
     def attend(
@@ -106,19 +120,18 @@ class Wave:
             rows: Ascending.
         """
         index = torch.tensor(rows, device=self.prompts[0].keys.device)
-        self.own = [own.index_select(index) for own in self.own]
+        for layer in range(len(self.own)):  # one by one, as above
+            self.own[layer] = self.own[layer].index_select(index)
         prompt_of = [self.prompt_of[row] for row in rows]
         used = sorted(set(prompt_of))
         if len(used) < len(self.lengths):
             self.lengths = [self.lengths[prompt] for prompt in used]
             longest = max(self.lengths)
             index = torch.tensor(used, device=index.device)
-            self.prompts = [
-                KeysAndValues(layer.keys[index, :, :longest], layer.values[index, :, :longest])
-                for layer in self.prompts
-            ]
-        place = {prompt: number for number, prompt in enumerate(used)}
-        self.prompt_of = [place[prompt] for prompt in prompt_of]
+            for layer, prompt in enumerate(self.prompts):
+                self.prompts[layer] = KeysAndValues(prompt.keys[index, :, :longest], prompt.values[index, :, :longest])
+        place = {old: new for new, old in enumerate(used)}
+        self.prompt_of = [place[old] for old in prompt_of]
         self._arrange()
 
     def _arrange(self) -> None:
@@ -157,12 +170,12 @@ def _slots(counts: Sequence[int], device: torch.device) -> Slots:
     return Slots(torch.tensor(row_of_slot, device=device), torch.tensor(slot_of_row, device=device))
 
 
-def _room(prompts: Tensor, rows: int) -> Tensor:
-    return prompts.new_empty(rows, prompts.shape[1], FIRST_ROOM, prompts.shape[3])
+def _room(prompts: Tensor, rows: int, room: int) -> Tensor:
+    return prompts.new_empty(rows, prompts.shape[1], room, prompts.shape[3])
 
 
-def _longer(x: Tensor) -> Tensor:
-    longer = x.new_empty(*x.shape[:2], 2 * x.shape[2], x.shape[3])
+def _longer(x: Tensor, room: int) -> Tensor:
+    longer = x.new_empty(*x.shape[:2], room, x.shape[3])
     longer[:, :, : x.shape[2]] = x
     return longer
 
