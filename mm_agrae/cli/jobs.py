@@ -38,8 +38,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
-    for warning in config.warnings():
-        session.log(f"warning: {warning}")
+    _warn(config, session)
     with closing(session), _verifier(config) as verifier:
         engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows, weights_version=session.step)
         judge = _judge(config, verifier)
@@ -62,6 +61,7 @@ def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bo
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="sft", out=out, resume=resume, log=log
     )
+    _warn(config, session)
     with closing(session):
         fine_tune(session, samples)
     return session.run_dir
@@ -99,6 +99,11 @@ def run_evaluate(
         if session.world.is_main:
             session.log(f"report: {write_report(session.run_dir.path)}")
     return session.run_dir
+
+
+def _warn(config: RunConfig, session: Session) -> None:
+    for warning in config.warnings():
+        session.log(f"warning: {warning}")
 
 
 def _training_samples(config: RunConfig) -> Sequence[Sample]:

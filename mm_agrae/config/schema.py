@@ -341,6 +341,18 @@ class RunConfig(Section):
                 "algorithm.loss is reinforce, which ignores how far the policy has moved, but "
                 f"train.updates_per_rollout is {self.train.updates_per_rollout}: the later updates are off-policy."
             )
+        tokens, targets = self.train.micro_batch_tokens, self.train.micro_batch_targets
+        if self.model.gradient_checkpointing and self.train.recompute_above_tokens >= tokens:
+            found.append(
+                "model.gradient_checkpointing is on, but train.recompute_above_tokens "
+                f"{self.train.recompute_above_tokens} is not below train.micro_batch_tokens {tokens}: no forward pass "
+                "within the budget is recomputed. Lower it."
+            )
+        if targets is not None and targets >= tokens:
+            found.append(
+                f"train.micro_batch_targets {targets} is not below train.micro_batch_tokens {tokens}, which counts "
+                "completions too: it never binds. Lower it, or leave it out."
+            )
         return found
 
     @model_validator(mode="after")

@@ -91,6 +91,7 @@ _METRICS = (
     Metric("time/step_s", "whole step", "s", "down"),
     Metric("time/rollout_s", "sampling completions", "s", "down"),
     Metric("time/verify_s", "judging completions", "s", "down"),
+    Metric("time/balance_s", "dealing groups out to the ranks that learn from them", "s", "down"),
     Metric("time/old_logprobs_s", "log-probabilities kept for the later updates of a step", "s", "down"),
     Metric("time/update_s", "forward, backward and optimiser", "s", "down"),
     Metric("time/sync_s", "handing new weights to the engine", "s", "down"),

@@ -15,6 +15,9 @@ from mm_agrae.records import RolloutGroup
 from mm_agrae.train.experience import Experience, has_gradient, minibatches_of
 from mm_agrae.train.update import Learner
 
+# Less of the largest share than this fraction is not worth sending pictures between ranks.
+MIN_GAIN = 0.01
+
 
 def balanced(learner: Learner, batch: Experience, model: ModelShape) -> Experience:
     """The experience with this rank's new share of the groups; each update of the step is balanced by itself.
@@ -48,7 +51,7 @@ def deal(costs: Sequence[float], holders: Sequence[int], num_ranks: int) -> list
 
     The largest share is at most 4/3 of the best one (Graham, 1969, "Bounds on multiprocessing timing anomalies").
     Shares are then named after the ranks that hold most of them, and where the largest share would not become smaller
-    every group stays where it is.
+    by MIN_GAIN every group stays where it is.
 
     Args:
         costs: Predicted work of each group.
@@ -60,7 +63,7 @@ def deal(costs: Sequence[float], holders: Sequence[int], num_ranks: int) -> list
     for number in sorted(range(len(costs)), key=lambda number: (-costs[number], number)):
         shares[number] = loads.index(min(loads))
         loads[shares[number]] += costs[number]
-    if max(loads) >= max(_loads(costs, holders, num_ranks)):
+    if max(loads) >= (1 - MIN_GAIN) * max(_loads(costs, holders, num_ranks)):
         return list(holders)
     names = _names(costs, shares, holders, num_ranks)
     return [names[share] for share in shares]

@@ -162,19 +162,22 @@ class World:
             parameters: Of the model.
 
         Raises:
-            ConfigError: Parameters are sharded, and this rank has nothing at all to compute.
+            ConfigError: Parameters are sharded, and a rank has nothing at all to compute; raised on every rank, because
+                the others would wait for it.
         """
         counted = [(batch, True) for batch in batches]
         if not self.keeps_step(parameters):
             return counted
-        missing = max(self.collect([len(counted)])) - len(counted)
         fillers = [*batches[-1:], *spare]
-        if missing and not fillers:
+        everyone = self.collect([(len(counted), bool(fillers))])
+        busiest = max(count for count, _ in everyone)
+        idle = [rank for rank, (_, has_filler) in enumerate(everyone) if not has_filler]
+        if busiest and idle:
             raise ConfigError(
-                f"rank {self.rank} of {self.size} has no group, but with sharded weights every rank must compute in "
+                f"rank {idle[0]} of {self.size} has no group, but with sharded weights every rank must compute in "
                 "every update. Set rollout.num_prompts to at least the number of processes."
             )
-        return counted + [(fillers[0], False)] * missing
+        return counted + [(fillers[0], False) for _ in range(busiest - len(counted))]
 
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()

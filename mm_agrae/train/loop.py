@@ -64,8 +64,10 @@ def train(session: Session, parts: Parts) -> None:
         sampled = _sample(session, parts, draw, feed, learner.algorithm.max_sampling_rounds)
         told_shortage = _tell_shortage(session, sampled, told=told_shortage)
         batch, estimator = experience(sampled, learner.algorithm, session.estimator)
+        balancing = time.perf_counter()
         batch = balanced(learner, batch, shape)
-        outcome = update(learner, batch, step=session.step)
+        balance_s = time.perf_counter() - balancing
+        outcome = update(learner, batch, step=session.step) | {"time/balance_s": balance_s}
         session.step, session.cursor, session.estimator = session.step + 1, sampled.cursor, estimator
         syncing = time.perf_counter()
         parts.engine.sync_weights(session.policy, version=session.step)

@@ -74,7 +74,10 @@ def _row(session: Session, feed: Feed, prompt: Prompt) -> Row:
 
 
 def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> dict[str, float]:
-    """One optimiser step on the mean over the global batch's tokens."""
+    """One optimiser step on the mean over the global batch's tokens.
+
+    Ranks may run different numbers of micro-batches, because every one of them holds the weights whole.
+    """
     config, policy, world = session.config, session.policy, session.world
     sums = torch.zeros(1, dtype=torch.float64, device=policy.device)
     budget = budget_of(config.train)

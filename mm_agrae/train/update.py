@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class Learner:
     max_completion_tokens: int
     world: World
 
-    @property
+    @cached_property  # walks all parameters
     def budget(self) -> Budget:
         sharded = self.world.keeps_step(list(self.policy.model.parameters()))
         return replace(budget_of(self.config), apart=not sharded)
@@ -188,8 +188,10 @@ def _old_logprobs(learner: Learner, batch: Experience, minibatches: Sequence[Seq
     """The sampling policy's log-probabilities, from the micro-batches that learn from them later: to the last bit."""
     kept: Kept = {}
     for rows in minibatches:
-        for micro_batch, _ in _in_step(learner, batch, rows):
-            kept |= _logprobs(learner, learner.policy, micro_batch)
+        for micro_batch, counts in _in_step(learner, batch, rows):
+            logprobs = _logprobs(learner, learner.policy, micro_batch)
+            if counts:  # what does not count can be part of a group of the first update
+                kept |= logprobs
     return kept
 
 

@@ -328,6 +328,17 @@ def test_warnings_of_a_run():
     )
     assert warnings("algorithm.loss=reinforce", "train.updates_per_rollout=4") == [reinforce]
     assert warnings("algorithm.loss=reinforce") == []
+    recompute = ("model.gradient_checkpointing=true", "train.micro_batch_tokens=100")
+    assert warnings(*recompute, "train.recompute_above_tokens=99") == []
+    assert warnings(*recompute, "train.recompute_above_tokens=100") == [
+        "model.gradient_checkpointing is on, but train.recompute_above_tokens 100 is not below "
+        "train.micro_batch_tokens 100: no forward pass within the budget is recomputed. Lower it."
+    ]
+    assert warnings("train.micro_batch_tokens=100", "train.micro_batch_targets=99") == []
+    assert warnings("train.micro_batch_tokens=100", "train.micro_batch_targets=100") == [
+        "train.micro_batch_targets 100 is not below train.micro_batch_tokens 100, which counts completions too: it "
+        "never binds. Lower it, or leave it out."
+    ]
     idle = "algorithm.sapo.tau_positive is set but changes nothing without loss sapo."
     both = warnings("algorithm.sapo.tau_positive=2", "algorithm.trust_region=elastic")
     assert both == [idle, elastic]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mm_agrae.config.schema import OptimConfig
+from mm_agrae.policy.masters import store_in_bf16
 from mm_agrae.policy.optim import learning_rate, make_optimizer, optimizer_step
 
 
@@ -44,11 +45,16 @@ def test_a_step_by_hand() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_leaves_the_weights(bad: float) -> None:
-    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
-    optimizer = make_optimizer([weight], OptimConfig(lr=1.0))
+@pytest.mark.parametrize("in_bf16", [False, True])
+def test_a_gradient_that_is_not_finite_leaves_the_weights(bad: float, in_bf16: bool) -> None:
+    model = nn.ParameterList([nn.Parameter(torch.tensor([1.0, 2.0]))])
+    masters = store_in_bf16(model, torch.device("cpu")) if in_bf16 else None
+    (weight,) = model.parameters()
+    optimizer = make_optimizer([weight], OptimConfig(lr=1.0), masters=masters)
     weight.grad = torch.tensor([bad, 1.0])
     with pytest.raises(FloatingPointError, match="Start a new run from the model"):
         optimizer_step(optimizer, [weight], lr=1.0, max_grad_norm=1.0)
     assert weight.tolist() == [1.0, 2.0]
+    if masters:
+        assert (weight.dtype, masters.fp32[0].tolist()) == (torch.bfloat16, [1.0, 2.0])
     assert not optimizer.state

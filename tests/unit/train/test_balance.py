@@ -44,6 +44,12 @@ def test_a_group_without_need_stays() -> None:
     assert deal([], [], 3) == []
 
 
+def test_a_gain_below_one_percent_moves_nothing() -> None:
+    """101 against 100 would become 100.5 against 100.5; 104 against 100 becomes 102 against 102."""
+    assert deal([100, 100, 0.5, 0.5], [0, 1, 0, 0], 2) == [0, 1, 0, 0]
+    assert sorted(loads([100, 100, 2, 2], deal([100, 100, 2, 2], [0, 1, 0, 0], 2), 2)) == [102, 102]
+
+
 def test_shares_are_named_after_those_who_hold_them() -> None:
     """Shares 10 + 1, 9 + 1, 8 + 3: rank 2 holds the 10 and rank 0 the 8, so three small groups move and not five."""
     holders = [2, 1, 0, 0, 1, 1]

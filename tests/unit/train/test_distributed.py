@@ -97,22 +97,31 @@ def test_gradients_are_summed_in_any_buckets(monkeypatch, bucket):
         assert torch.equal(parameter.grad, gradient * 2 if number != 1 else torch.zeros(4))
 
 
-def keeping_step(monkeypatch, rank: int, counts: list[int]) -> World:
-    """A rank of a world whose parameters are sharded and whose ranks have so many micro-batches."""
-    one = world(monkeypatch, len(counts), rank)
+def keeping_step(monkeypatch, rank: int, ranks: list[tuple[int, bool]]) -> World:
+    """A rank of a world whose parameters are sharded: how many micro-batches each rank has, and if it has a filler."""
+    one = world(monkeypatch, len(ranks), rank)
     monkeypatch.setattr(distributed, "DTensor", nn.Parameter)
-    monkeypatch.setattr(distributed, "gather_object", lambda mine: [[count] for count in counts])
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: [[(count, has)] for count, has in ranks])
     return one
 
 
 def test_ranks_keep_step_where_parameters_are_sharded(monkeypatch):
     sharded = [nn.Parameter(torch.zeros(2))]
-    busy, idle, empty = (keeping_step(monkeypatch, rank, [3, 1, 0]) for rank in range(3))
+    busy, idle, empty = (keeping_step(monkeypatch, rank, [(3, True), (1, True), (0, True)]) for rank in range(3))
     assert busy.in_step(["a", "b", "c"], ["x"], sharded) == [("a", True), ("b", True), ("c", True)]
     assert idle.in_step(["d"], ["x"], sharded) == [("d", True), ("d", False), ("d", False)]
     assert empty.in_step([], ["x", "y"], sharded) == [("x", False)] * 3
-    with pytest.raises(ConfigError, match="rank 2 of 3 has no group, but with sharded weights every rank must compute"):
-        empty.in_step([], [], sharded)
+
+
+def test_every_rank_stops_where_one_has_nothing_to_compute(monkeypatch):
+    """A rank that stops alone leaves the others waiting for it."""
+    sharded = [nn.Parameter(torch.zeros(2))]
+    busy, idle = (keeping_step(monkeypatch, rank, [(1, True), (0, False)]) for rank in range(2))
+    for one, batches in ((busy, ["a"]), (idle, [])):
+        with pytest.raises(ConfigError, match="rank 1 of 2 has no group, but with sharded weights every rank must"):
+            one.in_step(batches, [], sharded)
+    resting = keeping_step(monkeypatch, 1, [(0, True), (0, False)])
+    assert resting.in_step([], [], sharded) == []
 
 
 def test_ranks_go_at_their_own_pace_where_weights_are_whole(monkeypatch):

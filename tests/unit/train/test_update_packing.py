@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from updates import CORRECT, LENGTHS, batch_of, close, experienced, fresh, learner, numbers, rollout
+from updates import CORRECT, LENGTHS, batch_of, close, experienced, facts, fresh, group, learner, numbers, rollout
 
 import mm_agrae.train.update as update_module
 from mm_agrae.config.schema import RolloutConfig
@@ -35,11 +35,36 @@ def test_packing_and_order_change_nothing(policy, world, prompts, gradients, pre
     assert numbers(torn_metrics) == pytest.approx(numbers(metrics), rel=1e-4, abs=1e-6)
 
 
-def test_the_small_budget_really_tears_groups(policy, world, prompts):
+def test_the_small_budget_really_tears_groups(policy, world, prompts, monkeypatch):
+    """Completions of 2, 5, 3 and of 6, 1, 2 tokens: pieces 2 | 5 | 3 and 6 | 1 + 2, each with a loss of its own."""
+    pieces: list[list[int]] = []
+    real = update_module._loss
+
+    def spy(of, terms, rows, scores):
+        pieces.append([len(completion) for row in rows for completion in row.completions])
+        return real(of, terms, rows, scores)
+
+    monkeypatch.setattr(update_module, "_loss", spy)
     of = learner(policy, world, train={"micro_batch_tokens": 5})
-    rows = update_module._rows(of, batch_of(of, prompts), {0, 1, 2, 3})
-    micro_batches = of.pack(rows)
-    assert [[of.budget.holds(row) for row in micro_batch] for micro_batch in micro_batches] == [[False], [False]]
+    update(of, batch_of(of, prompts), step=0)
+    assert sorted(pieces) == [[1, 2], [2], [3], [5], [6]]
+
+
+def test_what_a_rank_repeats_for_the_others_is_not_kept(policy, world, prompts, monkeypatch):
+    """The second update learns from nothing here, and repeats a completion of the first one's group without weight."""
+    train = {"updates_per_rollout": 2}
+    groups = [group(prompts[index], *facts(index)) for index in (0, 2, 1, 3)]
+    plain, waited = learner(fresh(policy), world, train=train), learner(fresh(policy), world, train=train)
+    expected = update(plain, experienced(plain, groups), step=0)
+
+    def in_step(batches, spare, parameters):
+        return [(batch, True) for batch in batches] or [([min(spare, key=lambda one: one[0].group)[0]], False)]
+
+    monkeypatch.setattr(world, "in_step", in_step)
+    found = update(waited, experienced(waited, groups), step=0)
+    assert numbers(found) == numbers(expected)
+    for one, other in zip(plain.policy.trainable(), waited.policy.trainable(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_skipping_is_exact(policy, world, prompts, monkeypatch):
@@ -51,7 +76,7 @@ def test_skipping_is_exact(policy, world, prompts, monkeypatch):
     for step in range(2):
         metrics = update(all_in, batch_of(all_in, prompts), step=step)
     assert metrics["group/skipped_frac"] == 0
-    # Rows that share a micro-batch with others are padded to another length: equal up to rounding.
+    # A kernel may add up a micro-batch of other groups in another order: equal up to rounding.
     for one, other in zip(skipping.policy.trainable(), all_in.policy.trainable(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
 
