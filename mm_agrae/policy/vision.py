@@ -51,6 +51,11 @@ def tower_is_frozen(policy: Policy) -> bool:
     return not any(parameter.requires_grad for parameter in policy.backbone.visual.parameters())
 
 
+def keeps_features(policy: Policy) -> bool:
+    """Whether a picture that was encoded once is not encoded again, as long as there is room for its features."""
+    return tower_is_frozen(policy) and _takes_features(policy.backbone) and policy.vision_cache.max_bytes > 0
+
+
 def share_tower(copy: Policy, owner: Policy) -> Policy:
     """The copy of a policy with its owner's vision tower and cache, where that tower never changes."""
     if not owner.sees or not tower_is_frozen(owner):
@@ -83,7 +88,7 @@ def _frozen_features(policy: Policy, pictured: Sequence[RenderedPrompt]) -> list
             if found is None:
                 (found,) = _encode(policy, pixel_values=patches, image_grid_thw=grid[None])
                 cache.put(name, found)
-            features.append(found.to(policy.device))
+            features.append(found.on(policy.device))
     return features
 
 

@@ -29,11 +29,16 @@ class PictureFeatures:
     def num_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in (self.embeddings, *self.deepstack))
 
-    def to(self, device: torch.device) -> PictureFeatures:
+    def on(self, device: torch.device) -> PictureFeatures:
+        """On the device of the model, behind whatever it does now."""
         return PictureFeatures(
             embeddings=self.embeddings.to(device, non_blocking=True),
             deepstack=tuple(tensor.to(device, non_blocking=True) for tensor in self.deepstack),
         )
+
+    def in_host_memory(self) -> PictureFeatures:
+        """In pageable memory; a copy that does not block would pin its memory and round it up to a power of two."""
+        return PictureFeatures(embeddings=self.embeddings.cpu(), deepstack=tuple(one.cpu() for one in self.deepstack))
 
 
 class VisionCache:
@@ -44,7 +49,7 @@ class VisionCache:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self._kept: OrderedDict[str, PictureFeatures] = OrderedDict()
-        self._weights: list[tuple[nn.Parameter, tuple[int, torch.dtype, torch.device, str]]] = []
+        self._weights: list[tuple[nn.Parameter, tuple[int, int, torch.dtype, torch.device, str]]] = []
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -52,11 +57,12 @@ class VisionCache:
     def bind(self, tower: nn.Module, precision: str) -> None:
         """Forget everything, unless it was made by these weights, as they are now, in this precision.
 
-        Every write into a tensor raises its version. The parameters themselves are held, not their ids, because an id
-        is given anew once its owner is gone.
+        Every write into a tensor raises its version, and `weight.data = other` moves its address. The parameters
+        themselves are held, not their ids, because an id is given anew once its owner is gone. What is not seen is a
+        write through `weight.data`, such as `weight.data.mul_(2)`: it leaves both as they are.
         """
         weights = [
-            (parameter, (parameter._version, parameter.dtype, parameter.device, precision))
+            (parameter, (parameter._version, parameter.data_ptr(), parameter.dtype, parameter.device, precision))
             for parameter in tower.parameters()
         ]
         same = len(weights) == len(self._weights) and all(
@@ -79,7 +85,7 @@ class VisionCache:
         """Keep the features of a picture that is not here; the least recently used ones make room."""
         if features.num_bytes > self.max_bytes:
             return
-        self._kept[picture] = features.to(torch.device("cpu"))
+        self._kept[picture] = features.in_host_memory()
         self.num_bytes += features.num_bytes
         while self.num_bytes > self.max_bytes:
             _, dropped = self._kept.popitem(last=False)

@@ -173,6 +173,18 @@ def test_trap_12_changed_weights_of_the_tower_are_seen(policy_of: PolicyOf, rend
     assert len(policy.vision_cache) == 1
 
 
+def test_trap_12_weights_that_are_put_in_the_place_of_others_are_seen(policy_of: PolicyOf, rendered: Rendered) -> None:
+    """Such a change leaves the parameter the same object, and its version as it was."""
+    policy = frozen(policy_of("qwen2_5_vl"))
+    prompts = prompts_of(policy, rendered)[:1]
+    before = features(policy, prompts)[0]
+    weight = next(policy.backbone.visual.merger.parameters())
+    version = weight._version
+    weight.data = 1.5 * weight.data
+    assert weight._version == version
+    assert float((features(policy, prompts)[0] - before).abs().max()) > 1e-3
+
+
 def test_trap_12_another_tower_another_parameter_and_another_precision_are_seen(
     policy_of: PolicyOf, rendered: Rendered
 ) -> None:
@@ -340,3 +352,21 @@ def test_the_cache_keeps_what_was_used_last_within_its_bytes() -> None:
     cache.put("f", picture(104))  # is too large, and no reason to forget another
     assert cache.get("f") is None
     assert cache.get("e") is not None
+
+
+def test_kept_features_are_ordinary_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied from CUDA without blocking, they would be pinned; no kernel runs, only the copies are looked at."""
+    blocking: list[bool] = []
+    real = Tensor.to
+
+    def watched(self: Tensor, *args: object, **options: object) -> Tensor:
+        blocking.append(not options.get("non_blocking", False))
+        return real(self, *args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Tensor, "to", watched)
+    cache = VisionCache(GIB)
+    cache.put("a", picture(32))
+    found = cache.get("a")
+    assert found is not None
+    assert all(blocking)
+    assert not any(tensor.is_pinned() for tensor in (found.embeddings, *found.deepstack))
