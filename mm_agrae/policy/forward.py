@@ -60,7 +60,9 @@ def score(
     layout = layout.to(policy.device)
     with policy.arithmetic():
         hidden = hidden_states(policy, layout, recompute_above=recompute_above)
-        picked = hidden.flatten(0, 1)[layout.sources]
+        wide = hidden.flatten(0, 1).to(torch.promote_types(hidden.dtype, torch.float32))
+        # A prompt's last state is picked once per completion, and the gradients of its copies are summed in fp32.
+        picked = wide[layout.sources].to(hidden.dtype)
         return score_states(policy, picked, layout.targets, temperature, entropy_gradient=entropy_gradient)
 
 

@@ -73,10 +73,10 @@ def score_after(
     attention = _Continuing(prefix, plan.to(policy.device))
     with policy.arithmetic():
         hidden = hidden_states(policy, layout, attention, recompute_above=recompute_above)
-        states = torch.cat([prefix.end.to(hidden.dtype), hidden[0]])
-        return score_states(
-            policy, states[layout.sources], layout.targets, temperature, entropy_gradient=entropy_gradient
-        )
+        # The end is picked once per completion: in its format, so that the gradients of its copies are summed in fp32.
+        wide = torch.cat([prefix.end, hidden[0].to(prefix.end.dtype)])
+        picked = wide[layout.sources].to(hidden.dtype)
+        return score_states(policy, picked, layout.targets, temperature, entropy_gradient=entropy_gradient)
 
 
 def return_gradient(policy: Policy, prefix: Prefix, row: Row, *, recompute_above: int = 0) -> None:
