@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.vision import keeps_features
 from mm_agrae.records import RenderedPrompt
 
 
@@ -45,6 +46,7 @@ class VisionShape:
         window: Side of a window in visual tokens; 0 where no layer has windows.
         merge: Side of a visual token in patches.
         trained: Share of its weights that is trained.
+        cached: Whether an update finds the features that the rollout left.
     """
 
     patch_weights: int
@@ -55,6 +57,7 @@ class VisionShape:
     window: int
     merge: int
     trained: float
+    cached: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +130,13 @@ def model_shape(policy: Policy) -> ModelShape:
         met = parameter.numel() * per_token / experts if per_token and experts else parameter.numel()
         weights += met
         trained += met * parameter.requires_grad
-    kinds = settings.get("layer_types") or ["full_attention"] * text.num_hidden_layers
+    heads = getattr(text, "num_attention_heads", None) or 0  # no setting where every layer is recurrent
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
     head: Any = policy.head
     return ModelShape(
         weights=weights,
-        width=text.num_attention_heads * (settings.get("head_dim") or text.hidden_size // text.num_attention_heads),
-        layers=sum(kind != "linear_attention" for kind in kinds),
+        width=heads * (settings.get("head_dim") or text.hidden_size // max(1, heads)),
+        layers=sum(map(_attends, kinds)),
         head=head.weight.numel(),
         trained=trained / weights,
         head_trained=head.weight.requires_grad,
@@ -163,16 +167,23 @@ def forward_cost(model: ModelShape, group: GroupShape, *, shared: bool) -> Cost:
 def update_cost(model: ModelShape, group: GroupShape, *, shared: bool) -> Cost:
     """Forward and backward pass of an update over a group, without recomputation.
 
-    Shared, this is the least that the update needs: its useful operations. A tower with nothing trained in it costs one
-    forward pass, whether or not its features are kept.
+    Shared, this is the least that the update needs: its useful operations. A frozen tower costs one forward pass, and
+    nothing where the rollout left its features in the cache.
     """
     once = forward_cost(model, group, shared=shared)
+    tower = model.vision
+    passes = 0.0 if tower is None or tower.cached else 1 + 2 * tower.trained
     return Cost(
         language=once.language * (2 + model.trained),
         attention=once.attention * 3,
         head=once.head * (2 + model.head_trained),
-        vision=once.vision * (1 + 2 * (model.vision.trained if model.vision else 0.0)),
+        vision=once.vision * passes,
     )
+
+
+def _attends(kind: str) -> bool:
+    """Whether layers of this kind, as transformers names it, attend; convolutions and recurrent states do not."""
+    return kind.startswith("hybrid") or (kind.endswith("attention") and kind != "linear_attention")
 
 
 def _vision_shape(policy: Policy) -> VisionShape:
@@ -198,6 +209,7 @@ def _vision_shape(policy: Policy) -> VisionShape:
         window=window,
         merge=merge,
         trained=trained / (patch + token),
+        cached=keeps_features(policy),
     )
 
 

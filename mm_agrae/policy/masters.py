@@ -99,12 +99,16 @@ def store_in_bf16(model: nn.Module, device: torch.device) -> Masters | None:
 def in_fp32(parameters: Sequence[nn.Parameter], masters: Masters | None) -> Iterator[None]:
     """Put the masters in the place of their weights for a while, and widen the weights that have none.
 
-    A model saved inside is an ordinary fp32 model; rounding it again gives the same bf16 weights.
+    A model saved inside is an ordinary fp32 model; rounding it again gives the same bf16 weights. They are
+    widened in host memory: a device that holds a frozen model in bf16 may have no room for it in fp32.
     """
     full = dict(zip(masters.weights, masters.fp32, strict=True)) if masters else {}
     rounded = [parameter.data for parameter in parameters]
     for parameter in parameters:
-        parameter.data = full[parameter] if parameter in full else parameter.data.float()
+        if parameter in full:
+            parameter.data = full[parameter]
+        elif parameter.dtype != torch.float32:
+            parameter.data = parameter.data.cpu().float()
     try:
         yield
     finally:

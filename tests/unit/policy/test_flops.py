@@ -3,16 +3,20 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mm_agrae.policy.flops import Cost, GroupShape, ModelShape, forward_cost, model_shape, shape_of, update_cost
 from mm_agrae.policy.forward import score
+from mm_agrae.policy.head import Head
 from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.vision_cache import VisionCache
 from mm_agrae.records import RenderedPrompt
 
 Rendered = Callable[..., RenderedPrompt]
@@ -72,18 +76,29 @@ def test_a_forward_pass_is_what_torch_counts(policy_of: PolicyOf, rendered: Rend
 
 
 @pytest.mark.parametrize(
-    ("frozen", "rest"),
-    [((), 0.03), (("visual",), 0.01), (("visual", "embed_tokens"), 0.01), (("language_model",), 0.05)],
+    ("frozen", "room", "rest"),
+    [
+        ((), 2**20, 0.03),
+        (("visual",), 0, 0.01),
+        (("visual",), 2**20, 0.01),
+        (("visual", "embed_tokens"), 0, 0.01),
+        (("language_model",), 2**20, 0.05),
+    ],
 )
 def test_an_update_is_what_torch_counts(
-    policy_of: PolicyOf, rendered: Rendered, frozen: tuple[str, ...], rest: float
+    policy_of: PolicyOf, rendered: Rendered, frozen: tuple[str, ...], room: int, rest: float
 ) -> None:
-    """Recomputing the head is no useful work; torch spares the gradient of pixels, which the formula does not."""
-    policy = replace(policy_of("qwen2_5_vl"), model=copy.deepcopy(policy_of("qwen2_5_vl").model))
+    """After a rollout. Recomputing the head is no useful work; torch spares the gradient of pixels, we do not."""
+    policy = policy_of("qwen2_5_vl")
+    policy = replace(policy, model=copy.deepcopy(policy.model), vision_cache=VisionCache(room))
     for name, parameter in policy.model.named_parameters():
         parameter.requires_grad_(not any(part in name for part in frozen))
     row = make_row(policy, rendered)
     model, shape = model_shape(policy), shape_of(row.prompt, row.completions)
+    assert model.vision is not None
+    assert model.vision.cached == ("visual" in frozen and room > 0)
+    with torch.no_grad():
+        score(policy, make_layout([row]))
     found = counted(lambda: score(policy, make_layout([row])).logprobs)
     predicted = update_cost(model, shape, shared=True).total
     assert found - forward_cost(model, shape, shared=True).head == pytest.approx(predicted, rel=rest)
@@ -109,6 +124,33 @@ def test_adapters_and_frozen_parts_cost_less_to_train() -> None:
     assert update_cost(adapters, group, shared=True) == Cost(
         language=2 * once.language, attention=3 * once.attention, head=2 * once.head
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "layers", "width"),
+    [
+        ("llama", {}, 2, 32),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, 1, 32),
+        ("mistral", {"sliding_window": 8}, 2, 32),
+        ("falcon_h1", {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4}, 2, 32),
+        ("gptj", {"n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}, 3, 32),
+        ("mamba", {"state_size": 4}, 0, 0),
+    ],
+)
+def test_layers_that_attend_are_counted(
+    policy_of: PolicyOf, family: str, settings: dict[str, Any], layers: int, width: int
+) -> None:
+    """Convolutions and recurrent states are none; layers that are both at once are."""
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 64,
+    }  # fmt: skip
+    known = {} if family == "gptj" else sizes
+    config = transformers.AutoConfig.for_model(family, **(known | {"vocab_size": 64} | settings))
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.set_output_embeddings(Head(model.get_output_embeddings()))
+    found = model_shape(replace(policy_of("qwen3"), model=model))
+    assert (found.layers, found.layers and found.width) == (layers, width)
 
 
 def test_a_group_is_the_sum_of_its_completions_alone() -> None:

@@ -17,7 +17,7 @@ from mm_agrae.errors import ConfigError
 from mm_agrae.policy.forward import hidden_states, score
 from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.policy.load import Policy, load_policy, save_weights
-from mm_agrae.policy.masters import Masters, pick_storage, store_in_bf16
+from mm_agrae.policy.masters import Masters, in_fp32, pick_storage, store_in_bf16
 from mm_agrae.policy.optim import make_optimizer, optimizer_step
 from mm_agrae.records import RenderedPrompt, Sampling
 from mm_agrae.train.distributed import World
@@ -259,6 +259,37 @@ def test_what_is_frozen_has_no_master(model_folder: ModelFolder) -> None:
     assert evaluated.masters is None
     assert evaluated.trainable() == []
     assert {parameter.dtype for parameter in evaluated.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_folder_with_frozen_weights_is_an_ordinary_one(
+    model_folder: ModelFolder, rendered: Rendered, tmp_path: Path
+) -> None:
+    """Masters of what is trained, the rounded weights widened of what is not; the policy keeps its own tensors."""
+    policy = bf16(model_folder("qwen2_5_vl"), freeze=("vision", "connector"))
+    assert policy.masters is not None
+    learn(policy, make_optimizer(policy.trainable(), OptimConfig(), masters=policy.masters), rows_of(policy, rendered))
+    held = [parameter.data_ptr() for parameter in policy.model.parameters()]
+    save_weights(policy, tmp_path / "model")
+    assert [parameter.data_ptr() for parameter in policy.model.parameters()] == held
+    full = dict(zip(policy.masters.weights, policy.masters.fp32, strict=True))
+    saved = fp32(tmp_path / "model")
+    for mine, others in zip(policy.model.parameters(), saved.model.parameters(), strict=True):
+        assert torch.equal(full[mine] if mine in full else mine.float(), others)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_frozen_weights_are_widened_in_host_memory(model_folder: ModelFolder, tmp_path: Path) -> None:
+    settings = ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cuda", freeze=("vision", "connector"))
+    policy = load_policy(settings)
+    frozen = [parameter for parameter in policy.model.parameters() if not parameter.requires_grad]
+    with in_fp32(list(policy.model.parameters()), policy.masters):
+        assert {(weight.device.type, weight.dtype) for weight in frozen} == {("cpu", torch.float32)}
+    assert {(weight.device.type, weight.dtype) for weight in frozen} == {("cuda", torch.bfloat16)}
+    save_weights(policy, tmp_path / "model")
+    saved = fp32(tmp_path / "model")
+    for mine, others in zip(policy.model.parameters(), saved.model.parameters(), strict=True):
+        assert torch.equal(mine.cpu(), others.bfloat16())
 
 
 @pytest.mark.parametrize("recompute", [False, True])
