@@ -1,6 +1,8 @@
-"""One update of the same groups by one process or by several: run by torchrun, or called.
+"""One step on the same groups by one process or by several: run by torchrun, or called.
 
-python -m torch.distributed.run --standalone --nproc_per_node 2 ranks.py FOLDER OUT [--sharded]
+python -m torch.distributed.run --standalone --nproc_per_node 2 ranks.py OUT NAME=FOLDER[+sharded][+recomputing] ...
+
+OUT becomes a file of what each job found, by its name.
 """
 
 from __future__ import annotations

@@ -278,11 +278,14 @@ def test_seeds_of_the_wrong_shape_are_refused(sees: Policy, rendered: Rendered, 
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_keys_are_kept_in_the_precision_of_attention(
+def test_keys_are_kept_once_in_the_precision_of_attention(
     policy: Policy, rendered: Rendered, precision: str, dtype: torch.dtype
 ) -> None:
+    """Keys of a prompt stand once for its two completions; where lines repeat it, a step adds one key to each."""
     policy = replace(policy, precision=precision)
-    seen: list[list[torch.dtype]] = []
+    prompts = make_prompts(policy, rendered)
+    width = max(len(prompt.token_ids) for prompt in prompts)
+    seen: list[list[tuple[torch.dtype, int, int]]] = []
 
     def look(_module: Any, _args: Any, kwargs: dict[str, Any], _out: Any) -> None:
         if not policy.shares_prompts:
@@ -292,16 +295,21 @@ def test_keys_are_kept_in_the_precision_of_attention(
             layers = [*wave.prompts, *wave.own]
         else:
             return
-        seen.append([tensor.dtype for layer in layers for tensor in (layer.keys, layer.values)])
+        tensors = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+        seen.append([(tensor.dtype, tensor.shape[0], tensor.shape[-2]) for tensor in tensors])
 
     policy.backbone.register_forward_hook(look, with_kwargs=True)
     sampling = Sampling(num_completions=2, max_new_tokens=4, temperature=0.0)
-    generate(policy, make_prompts(policy, rendered), sampling)
+    generate(policy, prompts, sampling)
     num_tensors = policy.inner.config.get_text_config().num_hidden_layers * 2
     if policy.shares_prompts:
-        assert seen == [[dtype] * (2 * num_tensors)] * 3, "three tokens are decoded after the prefill"
+        assert len(seen) == 3, "three tokens are decoded after the prefill"
+        for tensors in seen:
+            assert tensors[:num_tensors] == [(dtype, len(prompts), width)] * num_tensors
+            assert [sizes[:2] for sizes in tensors[num_tensors:]] == [(dtype, 2 * len(prompts))] * num_tensors
     else:
-        assert seen == [[dtype] * num_tensors] * 4, "the prefill, then three tokens"
+        shapes = [(len(prompts), width)] + [(2 * len(prompts), width + step) for step in (1, 2, 3)]
+        assert seen == [[(dtype, *shape)] * num_tensors for shape in shapes], "the prefill, then three tokens"
 
 
 def test_waiting_prompts_take_the_places_of_finished_rows(

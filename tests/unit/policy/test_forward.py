@@ -1,11 +1,12 @@
 """Grouped rows against a plain transformers forward of every [prompt | completion] by itself."""
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from precise import precise
 from torch import Tensor
 
 from mm_agrae.policy import head
@@ -19,16 +20,6 @@ from mm_agrae.records import RenderedPrompt
 Rendered = Callable[..., RenderedPrompt]
 PolicyOf = Callable[[str], Policy]
 RAGGED = ((40, 41, 42, 43, 44), (), (45,), (46, 40, 47), ())
-
-
-def precise(policy: Policy) -> Policy:
-    """A float64 copy whose attention looks at something: random weights of the usual size attend evenly."""
-    model = copy.deepcopy(policy.model).double()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if any(part in name for part in ("q_proj", "k_proj", "qkv")):
-                parameter.mul_(3)
-    return replace(policy, model=model)
 
 
 def make_rows(policy: Policy, rendered: Rendered) -> list[Row]:
@@ -127,39 +118,6 @@ def test_gradients_of_every_parameter_equal_those_of_repeated_prompts(policy: Po
     assert_same_gradients(grouped, plain)
 
 
-def test_trap_01_positions_that_run_on_through_the_group_would_be_seen(policy: Policy, rendered: Rendered) -> None:
-    """A completion that is numbered from its place in the row stands too far from its prompt, and nothing fails."""
-    rows = [replace(make_rows(policy, rendered)[0], completions=((40, 41, 42), (40, 41, 42)))]
-    layout = laid_out(policy, rows)
-    flat = layout.position_ids.clone()
-    flat[..., -3:] += 3
-    right = score(policy, layout).logprobs
-    wrong = score(policy, replace(layout, position_ids=flat)).logprobs
-    torch.testing.assert_close(right[:3], right[3:])
-    torch.testing.assert_close(wrong[:3], right[:3])
-    assert float((wrong[3:] - right[3:]).detach().abs().max()) > 1e-3
-
-
-def test_trap_02_no_mask_is_inferred_from_the_positions(policy: Policy, rendered: Rendered) -> None:
-    """Without a mask transformers cuts a row wherever a position does not follow the one before: at each completion."""
-    layout = laid_out(policy, make_rows(policy, rendered))
-    masks: list[Tensor | None] = []
-    hook = (
-        policy.inner.get_decoder()
-        .layers[0]
-        .register_forward_pre_hook(
-            lambda _module, _inputs, keywords: masks.append(keywords["attention_mask"]), with_kwargs=True
-        )
-    )
-    score(policy, layout)
-    hook.remove()
-    (mask,) = masks
-    assert mask is not None
-    assert mask.shape == (1, 1, 1, 1)
-    # Four rows would be text positions and three rotary ones, and the text row is what such a mask is made from.
-    assert layout.position_ids.shape == ((3, *layout.input_ids.shape) if policy.sees else layout.input_ids.shape)
-
-
 def test_a_plan_that_lets_completions_see_each_other_would_be_seen(policy: Policy, rendered: Rendered) -> None:
     rows = [replace(make_rows(policy, rendered)[0], completions=((40, 41, 42), (43, 44, 45)))]
     layout = laid_out(policy, rows)
@@ -206,33 +164,21 @@ def test_pieces_of_the_head_equal_the_whole(sees: Policy, rendered: Rendered, mo
     layout = laid_out(sees, make_rows(sees, rendered))
     whole = score(sees, layout)
     expected = gradients(sees, whole.logprobs)
+    heights: list[int] = []
+    real = head._log_softmax
+
+    def watched(states: Tensor, *others: Any) -> Tensor:
+        heights.append(len(states))
+        return real(states, *others)
+
+    monkeypatch.setattr(head, "_log_softmax", watched)
     monkeypatch.setattr(head, "CHUNK", 3)
     pieces = score(sees, layout)
+    assert heights == [3] * 6
     torch.testing.assert_close(pieces.logprobs, whole.logprobs)
     torch.testing.assert_close(pieces.entropy, whole.entropy)
     assert_same_gradients(gradients(sees, pieces.logprobs), expected)
-
-
-@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl", "qwen3"])
-def test_trap_08_gradient_checkpointing_recomputes_and_changes_nothing(
-    policy_of: PolicyOf, rendered: Rendered, architecture: str
-) -> None:
-    """A layer runs again during the backward pass, when whatever surrounded the forward pass is gone."""
-    policy = precise(policy_of(architecture))
-    layout = laid_out(policy, make_rows(policy, rendered))
-    expected = gradients(policy, score(policy, layout).logprobs)
-    policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy.model.enable_input_require_grads()
-    calls: list[bool] = []
-    layers = policy.inner.get_decoder().layers
-    layers[-1].mlp.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    found = gradients(policy, score(policy, layout).logprobs)
-    assert len(calls) == 2  # once forward, once again on the way back
-    assert_same_gradients(found, expected)
-    assert not any(module.training for module in policy.model.modules())
-    with torch.no_grad():
-        score(policy, layout)
-    assert len(calls) == 3
+    assert heights == [3] * 12, "and the same pieces on the way back"
 
 
 def test_scores_without_gradient_equal_those_with(sees: Policy, rendered: Rendered) -> None:

@@ -1,6 +1,5 @@
 """A group over the budget, computed in pieces that share one pass over the prompt, against the group in one pass."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from precise import precise
 from torch import Tensor
 
 from mm_agrae.config.schema import LoraConfig, ModelConfig
@@ -25,16 +25,6 @@ WHOLE = Budget(tokens=10**6)
 # Pieces of these completions at 5 tokens: 5 and an empty one | 1, 3 and an empty one; at 1 token: 5 and an empty one |
 # 1 | 3 and an empty one.
 RAGGED = ((40, 41, 42, 43, 44), (), (45,), (46, 40, 47), ())
-
-
-def precise(policy: Policy) -> Policy:
-    """A float64 copy whose attention looks at something: random weights of the usual size attend evenly."""
-    model = copy.deepcopy(policy.model).double()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if any(part in name for part in ("q_proj", "k_proj", "qkv")):
-                parameter.mul_(3)
-    return replace(policy, model=model)
 
 
 def recomputed(policy: Policy) -> Policy:

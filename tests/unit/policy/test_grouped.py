@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from precise import precise
 from torch import Tensor
 
 from mm_agrae.policy.forward import score
@@ -16,6 +16,7 @@ from mm_agrae.policy.grouped import AttentionPlan, attend, plan_attention
 from mm_agrae.policy.kernels import Stretches
 from mm_agrae.policy.layout import Layout, Row, make_layout
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.tiny import ARCHITECTURES
 from mm_agrae.records import RenderedPrompt
 from tests.unit.policy.exact_attention import group_mask, masked_attention
 
@@ -67,22 +68,12 @@ def test_queries_may_be_fewer_than_keys() -> None:
         torch.testing.assert_close(a, b)
 
 
-def precise(policy: Policy) -> Policy:
-    """A float64 copy whose attention looks at something: random weights of the usual size attend evenly."""
-    model = copy.deepcopy(policy.model).double()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if any(part in name for part in ("q_proj", "k_proj")):
-                parameter.mul_(3)
-    return replace(policy, model=model)
-
-
 def a_layout(policy: Policy, rendered: Rendered, completions: tuple[tuple[int, ...], ...], *, seed: int = 0) -> Layout:
     prompt = rendered(policy, (64, 48), seed=seed) if policy.sees else rendered(policy, seed=seed)
     return make_layout([Row(prompt=prompt, completions=completions)])
 
 
-@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl", "qwen3"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_trap_01_positions_restart_after_the_prompt(policy_of: PolicyOf, rendered: Rendered, architecture: str) -> None:
     """Positions that run on from one completion into the next raise no error and are wrong from the second on."""
     policy = precise(policy_of(architecture))
@@ -92,10 +83,11 @@ def test_trap_01_positions_restart_after_the_prompt(policy_of: PolicyOf, rendere
     flat = twins.position_ids.clone()
     flat[..., -3:] += 3
     wrong = score(policy, replace(twins, position_ids=flat)).logprobs
+    torch.testing.assert_close(wrong[:3], found[:3])
     assert float((wrong[3:] - found[3:]).detach().abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("architecture", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_trap_02_no_mask_of_transformers_cuts_the_row(
     policy_of: PolicyOf, rendered: Rendered, architecture: str
 ) -> None:
@@ -114,6 +106,8 @@ def test_trap_02_no_mask_of_transformers_cuts_the_row(
         hook.remove()
     # What reaches the layers is the placeholder: no mask was made, none is read.
     assert [tuple(mask.shape) for mask in masks] == [(1, 1, 1, 1)] * len(hooks)
+    # Four rows would be text positions and three rotary ones, and the text row is what such a mask is made from.
+    assert layout.position_ids.shape == ((3, *layout.input_ids.shape) if policy.sees else layout.input_ids.shape)
     alone = [score(policy, a_layout(policy, rendered, (one,))).logprobs for one in ((40, 41, 42), (43, 44))]
     torch.testing.assert_close(found, torch.cat(alone), rtol=1e-6, atol=1e-8)
 
@@ -183,7 +177,7 @@ def _value_gradients_of_copies(query: Tensor, key: Tensor, value: Tensor, grad: 
     return shares
 
 
-@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3"])
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl", "qwen3"])
 def test_trap_08_a_recomputed_layer_attends_by_its_own_plan(
     policy_of: PolicyOf, rendered: Rendered, architecture: str
 ) -> None:
@@ -200,6 +194,11 @@ def test_trap_08_a_recomputed_layer_attends_by_its_own_plan(
     policy.inner.get_decoder().layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     found = _gradients_of_both(policy, layouts)
     assert len(runs) == 4  # both rows forward, then both again
+    assert not any(module.training for module in policy.model.modules())
+    with torch.no_grad():
+        score(policy, layouts[0])
+    assert len(runs) == 5
+    assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert float((found[name] - gradient).norm()) <= 1e-6 * max(float(gradient.norm()), 1e-6), name
 

@@ -82,20 +82,25 @@ def alone(model: Any, rows: list[Row]) -> Tensor:
 
 
 def assert_equal_to_alone(policy: Policy, folder: Path, rows: list[Row]) -> None:
-    """Scores and gradients; unseen ids are not banned in the plain model, so none may be banned here."""
+    """Scores and gradients in float64; ids that are banned here are banned in the plain model too."""
     plain = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    for model in (policy.model, plain):
+        model.double()
+        model.set_experts_implementation("eager")  # products of all experts at once take no float64
     plain.get_output_embeddings().register_forward_hook(
         lambda _module, _inputs, logits: logits.index_fill(-1, torch.tensor(policy.banned_token_ids), float("-inf"))
     )
     expected = alone(plain, rows)
     found = score(policy, lay_out(policy, rows)).logprobs
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     mine, theirs = gradients(policy.model, found), gradients(plain, expected)
+    # The recurrence of Qwen3-Next is computed in fp32 whatever the model is in, and padding cuts it elsewhere.
+    tolerance = 1e-3 if policy.inner.config.model_type == "qwen3_next" else 1e-5
     assert mine.keys() == theirs.keys()
     total = torch.stack([gradient.norm() for gradient in theirs.values()]).norm()
     for name, gradient in theirs.items():
-        scale = max(float(gradient.norm()), 1e-2 * float(total))
-        assert float((mine[name] - gradient).norm()) <= 1e-3 * scale, name
+        scale = max(float(gradient.norm()), 1e-5 * float(total))
+        assert float((mine[name] - gradient).norm()) <= tolerance * scale, name
 
 
 @pytest.mark.parametrize(("family", "shares"), CASES)
