@@ -45,7 +45,8 @@ class ModelConfig(Section):
         default="auto",
         description="What a forward pass reads. bf16_with_fp32_masters: bf16 weights, and an fp32 copy of the trained "
         "ones that the optimiser moves; needs bf16 arithmetic. fp32: fp32 weights, cast in every pass where the "
-        "arithmetic is bf16. Gradients and optimiser state are fp32 either way. auto is bf16_with_fp32_masters for "
+        "arithmetic is bf16. Gradients and the two moments of AdamW are fp32 either way, so a trained weight takes 18 "
+        "bytes with masters (2 + 4 + 4 + 8) and 16 without, a frozen one 2 and 4. auto is bf16_with_fp32_masters for "
         "bf16 on CUDA, else fp32. Runs that store differently learn differently: never compare them.",
     )
     freeze: tuple[Literal["vision", "connector", "language"], ...] = Field(
@@ -225,8 +226,8 @@ class TrainConfig(Section):
     )
     share_prompts: bool = Field(
         default=True,
-        description="Compute a prompt and its images once for all completions of its group; false repeats them, for "
-        "comparison: the same numbers, G times the work.",
+        description="Compute a prompt and its images once per update for all completions of a group; false repeats "
+        "them, for comparison: the same numbers for up to G times the work. Rollouts share them either way.",
     )
     checkpoint_every: NonNegativeInt = Field(
         default=50, description="Steps between checkpoints; 0 saves only at the end."
