@@ -6,6 +6,7 @@ Shapes: P prompts, L tokens of a prompt, R rows being decoded, H hidden width, K
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +20,11 @@ from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import RenderedPrompt
 
-# Every wave attends by itself, so many small ones would cost more than they fill.
+# Every wave attends by itself, so many small ones would cost more than they fill. While there are so many, no prompt
+# joins: rows stand empty until one wave has lost all of its own.
 MAX_WAVES = 4
+# Tokens of prompts in one forward pass: it fills an accelerator, and its activations are not those of all prompts.
+PREFILL_TOKENS = 16384
 
 
 class SharedDecoder:
@@ -36,14 +40,20 @@ class SharedDecoder:
         return len(self.waves) < MAX_WAVES
 
     def start(self, prompts: Sequence[RenderedPrompt], *, group: int) -> Float[Tensor, "R H"]:
+        lengths = [len(prompt.token_ids) for prompt in prompts]
+        store = _Store(lengths)
+        ends = [self._prefill(piece, store) for piece in _pieces(prompts)]
+        self.waves.append(Wave(store.layers, lengths, group=group, max_tokens=self.max_tokens))
+        return torch.cat(ends).repeat_interleave(group, dim=0)
+
+    def _prefill(self, prompts: Sequence[RenderedPrompt], store: _Store) -> Float[Tensor, "P H"]:
+        """Last states of some prompts, whose keys and values go into the store."""
         layout = make_layout([Row(prompt=prompt, completions=()) for prompt in prompts]).to(self.policy.device)
         assert isinstance(layout.attention, AttentionPlan)
         lengths = [len(prompt.token_ids) for prompt in prompts]
-        recorder = _Recorder(layout.attention, lengths)
-        states = hidden_states(self.policy, layout, recorder)
-        self.waves.append(Wave(recorder.layers, lengths, group=group, max_tokens=self.max_tokens))
-        ends = torch.tensor(lengths, device=states.device).cumsum(0) - 1
-        return states[0, ends.repeat_interleave(group)]
+        states = hidden_states(self.policy, layout, _Recorder(layout.attention, lengths, store))
+        store.filled += len(prompts)
+        return states[0, torch.tensor(lengths, device=states.device).cumsum(0) - 1]
 
     def step(self, ids: Int[Tensor, " R"], positions: Int[Tensor, " R"]) -> Float[Tensor, "R H"]:
         for wave in self.waves:
@@ -86,22 +96,48 @@ class SharedDecoder:
         return found.to(query.dtype)[:, None]
 
 
-class _Recorder:
-    """Attends as told and keeps the keys and values of every prompt, [P, K, L, D] per layer."""
+class _Store:
+    """Keys and values of prompts, [P, K, L, D] per layer; the first `filled` prompts are there."""
 
-    def __init__(self, attention: Attention, lengths: Sequence[int]) -> None:
-        self.attention = attention
+    def __init__(self, lengths: Sequence[int]) -> None:
         self.lengths = list(lengths)
+        self.filled = 0
         self.layers: list[KeysAndValues] = []
 
+    def put(self, layer: int, lengths: Sequence[int], keys: Tensor, values: Tensor) -> None:
+        """Those of the next prompts, [K, T, D]."""
+        if layer == len(self.layers):
+            self.layers.append(KeysAndValues(self._empty(keys), self._empty(values)))
+        for room, new in ((self.layers[layer].keys, keys), (self.layers[layer].values, values)):
+            for place, prompt in zip(room[self.filled :], new.split(list(lengths), dim=1), strict=False):
+                place[:, : prompt.shape[1]] = prompt
+
+    def _empty(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(self.lengths), len(x), max(self.lengths), x.shape[-1])
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """Attends as told and stores the keys and values of every prompt."""
+
+    attention: Attention
+    lengths: Sequence[int]
+    store: _Store
+
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        self.layers.append(KeysAndValues(self._stacked(key[0]), self._stacked(value[0])))
+        self.store.put(layer, self.lengths, key[0], value[0])
         return self.attention.attend(layer, query, key, value, scale)
 
-    def _stacked(self, x: Tensor) -> Tensor:
-        """[K, T, D] -> [P, K, L, D]."""
-        shape = len(self.lengths), len(x), max(self.lengths), x.shape[-1]
-        stacked = x.new_zeros(shape)
-        for place, prompt in zip(stacked, x.split(self.lengths, dim=1), strict=True):
-            place[:, : prompt.shape[1]] = prompt
-        return stacked
+
+def _pieces(prompts: Sequence[RenderedPrompt]) -> list[list[RenderedPrompt]]:
+    """The prompts in their order, cut so that a piece has at most PREFILL_TOKENS tokens, or is a single prompt."""
+    pieces: list[list[RenderedPrompt]] = []
+    room = 0
+    for prompt in prompts:
+        length = len(prompt.token_ids)
+        if not pieces or length > room:
+            pieces.append([])
+            room = PREFILL_TOKENS
+        pieces[-1].append(prompt)
+        room -= length
+    return pieces

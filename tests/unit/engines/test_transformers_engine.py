@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mm_agrae.engines import shared_decoder
 from mm_agrae.engines.shared_decoder import MAX_WAVES, SharedDecoder
 from mm_agrae.engines.transformers_engine import COMPACT_AT, TransformersEngine
 from mm_agrae.errors import EngineError
@@ -185,6 +186,30 @@ def test_finished_rows_leave_and_images_are_seen_once(policy_of: PolicyOf, rende
         assert running <= decoded
         assert running > (1 - COMPACT_AT) * decoded
     assert len(shapes) == max(lengths)
+
+
+def test_prefill_in_pieces_changes_no_number(
+    policy_of: PolicyOf, rendered: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = sharpen(policy_of("qwen2_5_vl"))
+    prompts = sorted(make_prompts(policy, rendered), key=lambda prompt: len(prompt.token_ids))
+    lengths = [len(prompt.token_ids) for prompt in prompts]
+    sampling = Sampling(num_completions=3, max_new_tokens=8)
+    whole = generate(policy, prompts, sampling)
+    widths: list[int] = []
+    policy.backbone.register_forward_pre_hook(
+        lambda _module, _args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    # The first two go together, the others are over the bound as soon as they are not alone.
+    monkeypatch.setattr(shared_decoder, "PREFILL_TOKENS", lengths[0] + lengths[1])
+    pieces = generate(policy, prompts, sampling)
+    assert widths[:4] == [lengths[0] + lengths[1], lengths[2], lengths[3], 1]
+    assert ids_of(pieces) == ids_of(whole)
+    reported, expected = (
+        [logprob for group in groups for completion in group for logprob in completion.logprobs]
+        for groups in (pieces, whole)
+    )
+    assert reported == pytest.approx(expected, rel=0, abs=1e-5)
 
 
 def test_stop_reasons_and_text(policy_of: PolicyOf, rendered: Rendered) -> None:
