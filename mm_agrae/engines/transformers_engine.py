@@ -2,7 +2,8 @@
 
 The completions of many prompts are decoded together, one token of each at a time. Finished ones leave, and waiting
 prompts take their places. Every completion draws from a random stream of its own, so neither the batch size nor the
-neighbours change it.
+neighbours change it, but for rounding: products of other shapes may sum in another order, and where two tokens are
+almost equally near to the number that was drawn, the other one may come.
 
 Shapes: G completions per prompt, R rows being decoded, H hidden width.
 """
@@ -18,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mm_agrae.engines.base import check_request
-from mm_agrae.engines.drawing import draw, uniforms_of
 from mm_agrae.engines.repeating_decoder import RepeatingDecoder
+from mm_agrae.engines.sampling import draw, uniforms_of
 from mm_agrae.engines.shared_decoder import SharedDecoder
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.load import Policy

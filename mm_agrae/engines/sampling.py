@@ -1,4 +1,4 @@
-"""Drawing the next token: every completion from a stream of random numbers of its own.
+"""The next token: every completion from a stream of random numbers of its own.
 
 Shapes: R rows being decoded, H hidden width, V vocabulary.
 """
