@@ -3,6 +3,9 @@
 A tower that is trained encodes the pictures of a pass together, with gradient. A frozen one encodes each picture alone,
 without: its features then depend on the picture and the weights only, so one that comes out of the cache is bit for
 bit the one that would be computed, whatever else is in the batch.
+
+Before 5.18, backbones of transformers take pixels only. There every pass encodes its pictures, frozen tower or not, and
+nothing is cached.
 """
 
 from __future__ import annotations
