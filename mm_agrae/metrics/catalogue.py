@@ -106,7 +106,8 @@ _METRICS = (
     ),
     Metric(
         "throughput/update_useful_flops_per_s",
-        "floating-point operations that the updates need at least, over all ranks, per second of update",
+        "floating-point operations that the updates need at least (nothing recomputed, no picture whose features are "
+        "kept), over all ranks, per second of update",
         "FLOP/s",
         "up",
     ),
