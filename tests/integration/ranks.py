@@ -8,9 +8,12 @@ OUT becomes a file of what each job found, by its name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -53,6 +56,8 @@ GROUPS = (
     (False, (3, 3), (0, 0)),
 )
 
+MAX_GRAD_NORM = 0.1  # below the norms of both updates
+
 
 def make_group(policy: Policy, number: int) -> RolloutGroup:
     image, lengths, correct = GROUPS[number]
@@ -85,7 +90,7 @@ def make_learner(policy: Policy, world: World, *, micro_batch_tokens: int) -> Le
             "num_steps": 10,
             "updates_per_rollout": 2,
             "micro_batch_tokens": micro_batch_tokens,
-            "optim": {"lr": 1e-4, "max_grad_norm": 1e9},
+            "optim": {"lr": 1e-4, "max_grad_norm": MAX_GRAD_NORM},
         }
     )
     return Learner(
@@ -114,8 +119,52 @@ def whole(tensor: Any) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
 
 
-def learn(policy: Policy, world: World, *, micro_batch_tokens: int = 90) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Gradients of each update as the optimiser gets them, whose of them World added up, and all forward passes."""
+
+    gradients: list[dict[str, Tensor]] = field(default_factory=list)
+    summed: set[str] = field(default_factory=set)
+    passes: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def watched(policy: Policy, world: World, *, adamw: bool) -> Iterator[Seen]:
+    """See `learn`."""
+    seen = Seen()
+    names = [name for name, parameter in policy.model.named_parameters() if parameter.requires_grad]
+    real_step, real_sum = update_module.optimizer_step, world._sum_bucket
+
+    def step(optimizer: Any, parameters: Sequence[Any], *, lr: float, max_grad_norm: float) -> float:
+        seen.gradients.append({name: whole(p.grad) for name, p in zip(names, parameters, strict=True)})
+        if adamw:
+            return real_step(optimizer, parameters, lr=lr, max_grad_norm=max_grad_norm)
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter -= 1e-2 * parameter.grad
+                parameter.grad = None
+        return 0.0
+
+    def add_up(bucket: Sequence[Tensor]) -> None:
+        there = {id(gradient) for gradient in bucket}
+        seen.summed.update(n for n, p in zip(names, policy.trainable(), strict=True) if id(p.grad) in there)
+        real_sum(bucket)
+
+    counting = policy.backbone.register_forward_hook(lambda module, given, out: seen.passes.append(1))
+    with patch.object(update_module, "optimizer_step", step), patch.object(world, "_sum_bucket", add_up):
+        yield seen
+    counting.remove()
+
+
+def learn(policy: Policy, world: World, *, adamw: bool, micro_batch_tokens: int = 90) -> dict[str, Any]:
     """What one step finds.
+
+    Args:
+        policy: The model, whole or sharded.
+        world: The processes.
+        adamw: Step as training does. AdamW takes no mixture of sharded and whole weights, so sharded ones go down the
+            gradient, unclipped.
+        micro_batch_tokens: Bound of a forward pass.
 
     Returns:
         metrics: Of the updates, over all ranks.
@@ -123,39 +172,28 @@ def learn(policy: Policy, world: World, *, micro_batch_tokens: int = 90) -> dict
         rows: Of each rank, the groups that it sampled and those that it learnt from.
         num_passes: Of each rank, its forward passes during the updates.
         gradients: Of each update, by parameter, as the optimiser gets them.
+        moves: Of each parameter, by both updates.
+        in_parts: Parameters that no rank holds whole.
+        summed: Parameters whose gradients World added up.
     """
     learner = make_learner(policy, world, micro_batch_tokens=micro_batch_tokens)
-    gradients: list[dict[str, Tensor]] = []
-    real = update_module.optimizer_step
-    names = [name for name, parameter in policy.model.named_parameters() if parameter.requires_grad]
-
-    def spy(optimizer: Any, parameters: Sequence[Any], *, lr: float, max_grad_norm: float) -> float:
-        gradients.append({name: whole(p.grad) for name, p in zip(names, parameters, strict=True)})
-        with torch.no_grad():
-            for parameter in parameters:  # plain descent: AdamW takes no mixture of sharded and whole weights
-                parameter -= 1e-2 * parameter.grad
-                parameter.grad = None
-        return 0.0
-
     with torch.no_grad():
         rows = [row_of(make_group(policy, number)) for number in range(len(GROUPS))]
         logprobs = score(policy, lay_out(policy, rows), temperature=learner.temperature).logprobs
-    passes: list[int] = []
-    counting = policy.backbone.register_forward_hook(lambda module, given, out: passes.append(1))
-    update_module.optimizer_step = spy
-    try:
+    before = {name: whole(parameter.detach()) for name, parameter in policy.model.named_parameters()}
+    with watched(policy, world, adamw=adamw) as seen:
         sampled = experienced(learner)
         batch = balanced(learner, sampled, model_shape(policy))
         metrics = update(learner, batch, step=0)
-    finally:
-        update_module.optimizer_step = real
-        counting.remove()
     return {
         "metrics": metrics,
         "logprobs": logprobs,
         "rows": world.collect([(sampled.rows, batch.rows)]),
-        "num_passes": world.collect([len(passes)]),
-        "gradients": gradients,
+        "num_passes": world.collect([len(seen.passes)]),
+        "gradients": seen.gradients,
+        "moves": {n: whole(parameter.detach()) - before[n] for n, parameter in policy.model.named_parameters()},
+        "in_parts": {n for n, parameter in policy.model.named_parameters() if isinstance(parameter, DTensor)},
+        "summed": seen.summed,
     }
 
 
@@ -185,7 +223,7 @@ def main(out: str, *jobs: str) -> None:
         policy = load_policy(ModelConfig(path=folder, device="cpu", gradient_checkpointing="recomputing" in flags))
         if "sharded" in flags:
             shard(policy)
-        found[name] = learn(policy, world)
+        found[name] = learn(policy, world, adamw="sharded" not in flags)
     if world.is_main:
         torch.save(found, Path(out))
 

@@ -65,7 +65,10 @@ def test_a_run_does_not_go_on_in_another_precision(recipe: Path, tmp_path: Path)
 
 
 def test_a_warm_start_and_an_evaluation_in_bf16(recipe: Path, tmp_path: Path) -> None:
-    run = run_sft(recipe, [*BF16, "sft.num_steps=2"], tmp_path / "sft", False, ignore)
+    said: list[str] = []
+    idle = "train.micro_batch_targets=99999"
+    run = run_sft(recipe, [*BF16, "sft.num_steps=2", idle], tmp_path / "sft", False, said.append)
+    assert sum(line.startswith("warning: train.micro_batch_targets 99999 ") for line in said) == 1
     model = run.checkpoints / "step_000002" / "model"
     measured = run_evaluate(recipe, [*BF16, f"model.path={model}"], tmp_path / "eval", ignore)
     assert environment_of(measured) == {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
