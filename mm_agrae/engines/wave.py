@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mm_agrae.policy.product import product
+
 # Room for so many completion tokens at first; it doubles whenever it is full, up to the longest completion.
 FIRST_ROOM = 64
 
@@ -100,8 +102,8 @@ class Wave:
         own_values = own.values[:, :, : self.length].flatten(0, 1)
         scores = torch.cat(
             [
-                _product(self._by_prompt(query), prompt.keys.flatten(0, 1).mT),
-                self._by_prompt(_product(query.flatten(0, 1), own_keys.mT).view(rows, heads, -1, self.length)),
+                product(self._by_prompt(query), prompt.keys.flatten(0, 1).mT),
+                self._by_prompt(product(query.flatten(0, 1), own_keys.mT).view(rows, heads, -1, self.length)),
             ],
             dim=-1,
         ).mul_(scale)  # [P * K, S * H / K, L + M]
@@ -109,8 +111,8 @@ class Wave:
             scores[..., : self.hidden.shape[-1]].masked_fill_(self.hidden, float("-inf"))
         weights = scores.softmax(dim=-1).to(own.keys.dtype)
         of_prompt, of_own = weights.split([prompt.keys.shape[2], self.length], dim=-1)
-        found = self._by_row(_product(of_prompt, prompt.values.flatten(0, 1)), heads)
-        found = found + _product(self._by_row(of_own, heads).flatten(0, 1), own_values).view(found.shape)
+        found = self._by_row(product(of_prompt, prompt.values.flatten(0, 1)), heads)
+        found = found + product(self._by_row(of_own, heads).flatten(0, 1), own_values).view(found.shape)
         return found.flatten(1, 2)
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -178,12 +180,3 @@ def _longer(x: Tensor, room: int) -> Tensor:
     longer = x.new_empty(*x.shape[:2], room, x.shape[3])
     longer[:, :, : x.shape[2]] = x
     return longer
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Batched matrix product, summed and returned in fp32 at least: rounded scores would change the distribution."""
-    if a.dtype in (torch.float32, torch.float64):
-        return torch.bmm(a, b)
-    if a.is_cuda:
-        return torch.bmm(a, b, out_dtype=torch.float32)
-    return torch.bmm(a.float(), b.float())

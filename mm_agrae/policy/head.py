@@ -21,9 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mm_agrae.policy.product import NARROW, product
+
 # Rows of logits alive at a time.
 CHUNK = 1024
-NARROW = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,28 @@ class Head(nn.Linear):
         self.register_parameter("bias", head.bias)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Logits in fp32, or wider where the states are wider."""
+        """Logits in fp32, or wider where the states are wider; for gradients there is `score`.
+
+        Args:
+            states: [..., H].
+
+        Returns:
+            [..., V].
+
+        Raises:
+            RuntimeError: A gradient is wanted, and the product of bf16 on CUDA would have none.
+        """
         arithmetic = _arithmetic(states)
         with torch.autocast(states.device.type, enabled=False):
-            logits = _product(_factor(states, arithmetic), _factor(self.weight, arithmetic).t())
+            rows = _factor(states.reshape(-1, self.in_features), arithmetic)
+            columns = _factor(self.weight, arithmetic).t()
+            differentiated = torch.is_grad_enabled() and (rows.requires_grad or columns.requires_grad)
+            if differentiated and rows.dtype in NARROW:  # on CUDA; elsewhere factors are fp32 by now
+                raise RuntimeError(
+                    f"logits of {rows.dtype} on CUDA have no gradient, but one is wanted. Take Head.score, which has "
+                    "one, or call under torch.no_grad()."
+                )
+            logits = product(rows, columns).view(*states.shape[:-1], -1)
         return logits if self.bias is None else logits + self.bias
 
     def score(
@@ -93,26 +112,32 @@ class _Scores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_logprob: Tensor | None, by_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         states, weight, bias, targets = ctx.saved_tensors
-        columns = _factor(weight, ctx.arithmetic).t()
+        wanted = ctx.needs_input_grad[:3]
+        if not len(states):
+            zeros = [
+                torch.zeros_like(x) if wants else None for x, wants in zip(ctx.saved_tensors, wanted, strict=False)
+            ]
+            return *zeros, None, None
         to_states, to_weight, to_bias = [], None, None
-        for start in range(0, len(states), CHUNK):
-            chosen = slice(start, start + CHUNK)
-            chunk = _factor(states[chosen], ctx.arithmetic)
-            every = _log_softmax(chunk, columns, bias, ctx.drawing)
-            gradient = _logit_gradient(
-                every,
-                targets[chosen],
-                None if by_logprob is None else by_logprob[chosen],
-                None if by_entropy is None else by_entropy[chosen],
-                ctx.drawing,
-            )
-            factor = _factor(gradient, ctx.arithmetic)
-            if ctx.needs_input_grad[0]:
-                to_states.append(_product(factor, columns.t()).to(states.dtype))
-            if ctx.needs_input_grad[1]:
-                to_weight = _sum(to_weight, _product(factor.t(), chunk))
-            if ctx.needs_input_grad[2]:
-                to_bias = _sum(to_bias, gradient.sum(0))
+        with torch.autocast(states.device.type, enabled=False):
+            columns = _factor(weight, ctx.arithmetic).t()
+            for start in range(0, len(states), CHUNK):
+                chosen = slice(start, start + CHUNK)
+                chunk = _factor(states[chosen], ctx.arithmetic)
+                gradient = _logit_gradient(
+                    _log_softmax(chunk, columns, bias, ctx.drawing),
+                    targets[chosen],
+                    None if by_logprob is None else by_logprob[chosen],
+                    None if by_entropy is None else by_entropy[chosen],
+                    ctx.drawing,
+                )
+                factor = _factor(gradient, ctx.arithmetic)
+                if wanted[0]:
+                    to_states.append(product(factor, columns.t()).to(states.dtype))
+                if wanted[1]:
+                    to_weight = _sum(to_weight, product(factor.t(), chunk))
+                if wanted[2]:
+                    to_bias = _sum(to_bias, gradient.sum(0))
         return torch.cat(to_states) if to_states else None, to_weight, to_bias, None, None
 
 
@@ -132,7 +157,7 @@ def _logit_gradient(
 
 
 def _log_softmax(states: Tensor, columns: Tensor, bias: Tensor | None, drawing: Drawing) -> Tensor:
-    logits = _product(states, columns)
+    logits = product(states, columns)
     if bias is not None:
         logits += bias
     return _tempered(_ban(logits, drawing, float("-inf")), drawing).log_softmax(-1)
@@ -162,12 +187,9 @@ def _arithmetic(states: Tensor) -> torch.dtype:
 
 def _factor(x: Tensor, arithmetic: torch.dtype) -> Tensor:
     rounded = x.to(arithmetic)
-    return rounded.float() if arithmetic in NARROW and not x.is_cuda else rounded  # only CUDA has products as below
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, summed and kept in fp32 or wider."""
-    return torch.mm(left, right, out_dtype=torch.float32) if left.dtype in NARROW else left @ right
+    return (
+        rounded.float() if arithmetic in NARROW and not x.is_cuda else rounded
+    )  # only CUDA multiplies them as they are
 
 
 def _sum(total: Tensor | None, part: Tensor) -> Tensor:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mm_agrae.engines import wave as wave_module
-from mm_agrae.engines.wave import KeysAndValues, Wave, _product
+from mm_agrae.engines.wave import KeysAndValues, Wave
 
 HEADS, KEY_HEADS, WIDTH = 6, 2, 4
 SCALE = 0.3
@@ -121,18 +120,3 @@ def test_one_layer_at_a_time_is_held_twice(monkeypatch: pytest.MonkeyPatch, chan
     else:
         wave.keep(range(8))
         assert alive == [24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2]
-
-
-def test_products_of_bf16_are_summed_and_kept_in_fp32() -> None:
-    a, b = (torch.randn(2, 3, 3).bfloat16() for _ in range(2))
-    product = _product(a, b)
-    assert product.dtype == torch.float32
-    torch.testing.assert_close(product, a.float() @ b.float(), rtol=0, atol=1e-6)
-
-
-def test_on_cuda_the_product_itself_returns_fp32() -> None:
-    """No kernel runs; the operator checks what it is given."""
-    with FakeTensorMode():
-        a, b = (torch.empty(2, 3, 3, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-        product = _product(a, b)
-    assert (product.shape, product.dtype, product.device.type) == (a.shape, torch.float32, "cuda")

@@ -96,13 +96,13 @@ def test_a_frozen_weight_costs_no_gradient(monkeypatch: pytest.MonkeyPatch, froz
     head, states, targets = make()
     head.weight.requires_grad_(not frozen)
     shapes: list[tuple[int, ...]] = []
-    product = head_module._product
+    product = head_module.product
 
     def counted(left: Tensor, right: Tensor) -> Tensor:
         shapes.append(tuple(product(left, right).shape))
         return product(left, right)
 
-    monkeypatch.setattr(head_module, "_product", counted)
+    monkeypatch.setattr(head_module, "product", counted)
     head.score(states, targets, Drawing(), entropy_gradient=False)[0].sum().backward()
     # Logits, logits again, to the states, to the weight.
     logits = (TARGETS, VOCABULARY)
@@ -173,12 +173,48 @@ def test_the_gradient_of_the_weight_is_summed_in_fp32(monkeypatch: pytest.Monkey
     assert float((found.double() - 1024 * single).norm() / (1024 * single).norm()) < 2**-8
 
 
-def test_on_cuda_the_product_of_bf16_is_fp32() -> None:
-    with FakeTensorMode(), torch.no_grad():
-        left = torch.empty(3, 8, dtype=torch.bfloat16, device="cuda")
-        right = torch.empty(8, 5, dtype=torch.bfloat16, device="cuda")
-        product = head_module._product(head_module._factor(left, torch.bfloat16), right)
-        assert (product.dtype, product.device.type, product.shape) == (torch.float32, "cuda", (3, 5))
+def test_logits_keep_the_dimensions_in_front() -> None:
+    head, states, _ = make(bias=True)
+    logits = head(states.unflatten(0, (4, -1)))
+    assert logits.shape == (4, TARGETS // 4, VOCABULARY)
+    torch.testing.assert_close(logits.flatten(0, 1), nn.functional.linear(states, head.weight, head.bias))
+
+
+def test_logits_of_bf16_on_cuda_are_fp32() -> None:
+    """No kernel runs; the operators check what they are given."""
+    head = Head(nn.Linear(8, 5, bias=False))
+    with FakeTensorMode():
+        head.weight = nn.Parameter(torch.empty(5, 8, dtype=torch.bfloat16, device="cuda"), requires_grad=False)
+        logits = head(torch.empty(2, 3, 8, dtype=torch.bfloat16, device="cuda"))
+    assert (logits.dtype, logits.device.type, logits.shape) == (torch.float32, "cuda", (2, 3, 5))
+
+
+def test_logits_without_the_gradient_that_is_wanted_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA factors stay bf16, and the product of these has no gradient."""
+    monkeypatch.setattr(head_module, "_factor", lambda x, arithmetic: x.to(arithmetic))
+    head, states, _ = make(torch.bfloat16)
+    with pytest.raises(RuntimeError, match=r"bfloat16 on CUDA have no gradient.*Head\.score"):
+        head(states)
+    with torch.no_grad():
+        assert head(states).dtype == torch.float32
+
+
+def test_no_targets_have_a_gradient_of_zeros() -> None:
+    head, states, targets = make(bias=True)
+    logprobs, entropy = head.score(states[:0], targets[:0], Drawing(), entropy_gradient=True)
+    (logprobs.sum() + entropy.sum()).backward()
+    for leaf in (states, *head.parameters()):
+        assert leaf.grad is not None
+        assert float(leaf.grad.abs().max()) == 0
+
+
+def test_a_backward_pass_under_autocast_is_the_same() -> None:
+    head, states, targets = make(torch.float32)
+    logprobs, _ = head.score(states, targets, Drawing(), entropy_gradient=False)
+    (expected,) = torch.autograd.grad(logprobs.sum(), states, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = torch.autograd.grad(logprobs.sum(), states)
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.cuda
