@@ -220,7 +220,7 @@ def load_policy(
 
 
 def load_renderer(path: str) -> Policy:
-    """A policy without weights: it renders prompts and counts their tokens, and can do nothing else.
+    """A policy without weights: it counts the tokens of prompts (`count_tokens`), and can do nothing else.
 
     Args:
         path: Local model folder or hub id.
