@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from mm_agrae.policy.attention import LANGUAGE_ATTENTION, vision_attention_of
 from mm_agrae.policy.head import Head
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.masters import Masters, Storage, in_fp32, pick_storage, store_in_bf16
-from mm_agrae.policy.sharing import language_attention_of, with_layout
+from mm_agrae.policy.rope import check_rope, keep_below_long_rope
+from mm_agrae.policy.sharing import VISION_FAMILIES, language_attention_of, with_layout
 from mm_agrae.policy.vision_cache import VisionCache
 
-# The families whose vision layout (one placeholder per merged patch, three rotary rows) this code speaks.
-VISION_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 # None of these may be sampled: a sampled placeholder would be taken for an image that is not there.
 PLACEHOLDERS = (
     "<|image_pad|>",
@@ -200,8 +199,8 @@ def load_policy(
         _check_dropout(model_config, sees)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    masters = store_in_bf16(model, device) if stored_weights != "fp32" else None
-    model.to(device)
+    if stored_weights == "fp32":  # elsewhere it may fit the device in bf16 alone
+        model.to(device)
     model.eval()  # no dropout: rollout and update must see the same function
     policy = Policy(
         model=model,
@@ -211,12 +210,17 @@ def load_policy(
         image_token_id=getattr(model_config, "image_token_id", None) if sees else None,
         banned_token_ids=_banned(tokenizer),
         eos_token_ids=_eos(model, tokenizer),
-        precision=precision,
-        stored_weights=stored_weights,
-        masters=masters,
+        precision="fp32",
         vision_cache=VisionCache(int(config.vision_cache_gib * 2**30)),
     )
-    return with_layout(policy, log)
+    keep_below_long_rope(policy.backbone, model_config)
+    policy = with_layout(policy, log)
+    if precision == "fp32":
+        return policy
+    masters = store_in_bf16(model, device) if stored_weights != "fp32" else None
+    model.to(device)
+    policy = replace(policy, precision=precision, stored_weights=stored_weights, masters=masters)
+    return with_layout(policy, log) if policy.shares_prompts else policy
 
 
 def load_renderer(path: str) -> Policy:
@@ -271,6 +275,7 @@ def _check_family(config: Any, sees: bool) -> None:
             f"model type is {config.model_type!r}, but images are supported for {', '.join(VISION_FAMILIES)}. "
             "Choose a model of these families, or a text model for text problems."
         )
+    check_rope(config)
     text = config.get_text_config()
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text, name, None) not in (None, 1, 1.0):
