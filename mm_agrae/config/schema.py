@@ -60,7 +60,8 @@ class ModelConfig(Section):
     vision_cache_gib: NonNegativeFloat = Field(
         default=4.0,
         description="Host memory, per process, for the features of pictures under a frozen vision tower: rollout, "
-        "update and evaluation then encode a picture once. 0 encodes it in every pass; the numbers are the same.",
+        "update and evaluation then encode a picture once. 0 encodes it in every pass, and so does transformers before "
+        "5.18; the numbers are the same.",
     )
 
 
@@ -152,7 +153,8 @@ class RolloutConfig(Section):
     )
     batch_rows: PositiveInt = Field(
         default=256,
-        description="Completions decoded at a time, per process; changes speed and memory, never the completions.",
+        description="Completions decoded at a time, per process; changes speed and memory, and completions by rounding "
+        "only.",
     )
 
     @model_validator(mode="after")
