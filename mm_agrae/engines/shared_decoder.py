@@ -6,14 +6,13 @@ Shapes: P prompts, L tokens of a prompt, R rows being decoded, H hidden width, K
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mm_agrae.engines.wave import KeysAndValues, Wave
-from mm_agrae.policy.attention import Attention
+from mm_agrae.policy.attention import Recorder, no_mask
 from mm_agrae.policy.forward import hidden_states
 from mm_agrae.policy.grouped import AttentionPlan
 from mm_agrae.policy.layout import Row, make_layout
@@ -51,7 +50,8 @@ class SharedDecoder:
         layout = make_layout([Row(prompt=prompt, completions=()) for prompt in prompts]).to(self.policy.device)
         assert isinstance(layout.attention, AttentionPlan)
         lengths = [len(prompt.token_ids) for prompt in prompts]
-        states = hidden_states(self.policy, layout, _Recorder(layout.attention, lengths, store))
+        recorder = Recorder(layout.attention, lambda layer, key, value: store.put(layer, lengths, key[0], value[0]))
+        states = hidden_states(self.policy, layout, recorder)
         store.filled += len(prompts)
         return states[0, torch.tensor(lengths, device=states.device).cumsum(0) - 1]
 
@@ -60,8 +60,7 @@ class SharedDecoder:
             wave.begin_token()
         out = self.policy.backbone(
             input_ids=ids[:, None],
-            # Four dimensions keep transformers from making a mask of its own.
-            attention_mask=ids.new_zeros(1, 1, 1, 1, dtype=torch.bool),
+            attention_mask=no_mask(ids),
             position_ids=positions.expand(3, -1)[..., None] if self.policy.sees else positions[:, None],
             attention=self,
             use_cache=False,
@@ -114,19 +113,6 @@ class _Store:
 
     def _empty(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(self.lengths), len(x), max(self.lengths), x.shape[-1])
-
-
-@dataclass(frozen=True)
-class _Recorder:
-    """Attends as told and stores the keys and values of every prompt."""
-
-    attention: Attention
-    lengths: Sequence[int]
-    store: _Store
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        self.store.put(layer, self.lengths, key[0], value[0])
-        return self.attention.attend(layer, query, key, value, scale)
 
 
 def _pieces(prompts: Sequence[RenderedPrompt]) -> list[list[RenderedPrompt]]:

@@ -6,6 +6,8 @@ because a recomputed layer runs again during the backward pass, when globals of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -45,6 +47,28 @@ class Attention(Protocol):
             [B, T, H, D].
         """
         ...
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Attends as told, and hands layer, keys and values [B, K, T, D] to `keep`."""
+
+    attention: Attention
+    keep: Callable[[int, Tensor, Tensor], None]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See Attention."""
+        self.keep(layer, key, value)
+        return self.attention.attend(layer, query, key, value, scale)
+
+
+def no_mask(ids: Tensor) -> Tensor:
+    """What stands in place of a mask where an Attention decides.
+
+    Four dimensions keep transformers from making a mask of its own, which would cut a row at every position that does
+    not follow the one before.
+    """
+    return ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)
 
 
 def language_attention(
@@ -96,6 +120,7 @@ def vision_attention(
         sizes = [(length, length) for length in cu_seq_lens_q.diff().tolist()]
         call = Blocks.of(sizes, queries=whole, keys=whole, causal=False)
     else:
+        # Made anew by every layer: nothing of it is computed here, or, but for fp32's kernel, anywhere else.
         call = Packed(
             queries=whole, keys=whole, query_ends=cu_seq_lens_q, key_ends=cu_seq_lens_q,
             longest_query=max_length_q, longest_key=max_length_q, causal=False,

@@ -76,9 +76,7 @@ class Blocks:
             whole = _folded(to, (queries, keys, keys), count)
             whole[0].copy_(found[0])
             for grad, part in zip(whole[1:], found[1:], strict=True):
-                grad.copy_(part[:1] if heads[1] > 1 else part)
-                for share in part[1:] if heads[1] > 1 else ():
-                    grad.add_(share)
+                grad.copy_(part.sum(0, keepdim=True) if heads[1] > 1 else part)
         return gradients[0], gradients[1], gradients[2]
 
     def _calls(self, heads: tuple[int, int]) -> list[tuple[slice, slice, int]]:

@@ -22,6 +22,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mm_agrae.policy.attention import no_mask
 from mm_agrae.policy.grouped import AttentionPlan, plan_attention
 from mm_agrae.records import RenderedPrompt
 
@@ -88,9 +89,7 @@ class Layout:
         if isinstance(self.attention, Tensor):
             inputs["attention_mask"] = self.attention
         else:
-            # Four dimensions keep transformers from making a mask of its own, which would cut the row at every position
-            # that does not follow the one before.
-            inputs["attention_mask"] = self.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)
+            inputs["attention_mask"] = no_mask(self.input_ids)
             inputs["attention"] = self.attention
         if self.mm_token_type_ids is not None:
             inputs["mm_token_type_ids"] = self.mm_token_type_ids

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mm_agrae.policy.attention import Attention
+from mm_agrae.policy.attention import Attention, Recorder
 from mm_agrae.policy.forward import TokenScores, hidden_states, score_states
 from mm_agrae.policy.grouped import AttentionPlan
 from mm_agrae.policy.kernels import Stretches
@@ -45,14 +45,15 @@ class Prefix:
 def read_prompt(policy: Policy, row: Row) -> Prefix:
     """The prompt of a row, without keeping its activations."""
     layout = _prompt_layout(policy, row)
-    recording = _Recording(layout.attention)  # type: ignore[arg-type]
+    keys: dict[int, Tensor] = {}
+    values: dict[int, Tensor] = {}
+
+    def keep(layer: int, key: Tensor, value: Tensor) -> None:
+        keys[layer], values[layer] = _leaf(key), _leaf(value)
+
     with policy.arithmetic():
-        hidden = hidden_states(policy, layout, recording)
-    return Prefix(
-        keys={layer: _leaf(key) for layer, key in recording.keys.items()},
-        values={layer: _leaf(value) for layer, value in recording.values.items()},
-        end=_leaf(hidden[0, -1:]),
-    )
+        hidden = hidden_states(policy, layout, Recorder(layout.attention, keep))  # type: ignore[arg-type]
+    return Prefix(keys=keys, values=values, end=_leaf(hidden[0, -1:]))
 
 
 def score_after(
@@ -90,19 +91,6 @@ def return_gradient(policy: Policy, prefix: Prefix, row: Row, *, recompute_above
     end = hidden[0, -1:]
     if end.requires_grad:  # not where everything that a prompt passes through is frozen
         end.backward(prefix.end.grad.to(end.dtype))
-
-
-class _Recording:
-    """The prompt's attention, which keeps the keys and values of every layer."""
-
-    def __init__(self, plan: Attention) -> None:
-        self.plan = plan
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        self.keys[layer], self.values[layer] = key, value
-        return self.plan.attend(layer, query, key, value, scale)
 
 
 @dataclass(frozen=True)
