@@ -178,18 +178,11 @@ def load_policy(
     device = device or pick_device(config.device)
     precision = pick_precision(config.precision, device)
     stored_weights = pick_storage(config.stored_weights, precision=precision, device=device)
-    base, *adapters = from_the_base_up(config.path)
+    base, *_ = from_the_base_up(config.path)
     model_config = _read_config(base)
     sees = hasattr(model_config, "vision_config")
     _check_family(model_config, sees)
-    language = language_attention_of(model_config)
-    vision = vision_attention_of(device) if sees else None
-    if weights is None or config.lora:
-        model = _load_model(base, language, vision)
-        for folder in adapters:
-            model = merged(model, folder)
-    else:
-        model = _load_model(str(weights), language, vision)
+    model = _start_of(config, model_config, device, weights)
     processor = _load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
     model = _choose_trained(model, config, weights, sees)
@@ -295,6 +288,19 @@ def _check_dropout(config: Any, sees: bool) -> None:
                     "and rollout and update must compute the same. Set it to 0 in the model's config.json, or set "
                     "model.gradient_checkpointing=false, which keeps dropout off."
                 )
+
+
+def _start_of(config: ModelConfig, model_config: Any, device: torch.device, weights: Path | None) -> Any:
+    """The model before anything is chosen to be trained: a checkpoint, or the base with all adapters merged into it."""
+    language = language_attention_of(model_config)
+    vision = vision_attention_of(device) if hasattr(model_config, "vision_config") else None
+    if weights is not None and not config.lora:
+        return _load_model(str(weights), language, vision)
+    base, *adapters = from_the_base_up(config.path)
+    model = _load_model(base, language, vision)
+    for folder in adapters:
+        model = merged(model, folder)
+    return model
 
 
 def _load_model(path: str, language: str | None, vision: str | None) -> Any:
