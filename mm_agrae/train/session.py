@@ -163,7 +163,7 @@ def open_session(
 
     Raises:
         CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config or job,
-            or its policy was computed and stored in another precision.
+            or its policy was computed and stored in another precision or layout.
     """
     world = World(device=config.model.device)
     say = log if world.is_main else lambda line: None
@@ -215,8 +215,9 @@ def open_session(
 
 
 def arithmetic_of(policy: Policy) -> dict[str, str]:
-    """What the settings of precision and storage came out as: "auto" means another thing on another machine."""
-    return {"precision": policy.precision, "stored_weights": policy.stored_weights}
+    """What the settings of precision and storage came out as, and how groups are laid out: both differ by machine."""
+    layout = "shared" if policy.shares_prompts else "repeated"
+    return {"precision": policy.precision, "stored_weights": policy.stored_weights, "layout": layout}
 
 
 def _stored_as(config: RunConfig, began: Mapping[str, str]) -> RunConfig:

@@ -14,6 +14,7 @@ from mm_agrae.cli.jobs import run_evaluate, run_sft, run_train
 from mm_agrae.errors import CheckpointError
 from mm_agrae.store.run_dir import RunDir
 
+IN_BF16 = {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters", "layout": "shared"}
 BF16 = ["model.precision=bf16", "model.stored_weights=bf16_with_fp32_masters"]
 
 
@@ -28,7 +29,7 @@ def forget_the_end(run: RunDir) -> None:
 
 def environment_of(run: RunDir) -> dict[str, str]:
     facts = json.loads(run.environment.read_text(encoding="utf-8"))
-    return {key: facts[key] for key in ("precision", "stored_weights")}
+    return {key: facts[key] for key in ("precision", "stored_weights", "layout")}
 
 
 def test_training_in_bf16_resumes_exactly(recipe: Path, tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_training_in_bf16_resumes_exactly(recipe: Path, tmp_path: Path) -> None:
     resumed = run_train(recipe, settings, run.path, True, ignore)
     for files in (run_files.metrics, run_files.weights, run_files.optimizer, run_files.state, run_files.groups):
         assert files(resumed) == files(straight)
-    assert environment_of(resumed) == {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
+    assert environment_of(resumed) == IN_BF16
     start, end = (
         load_file(run.checkpoints / step / "model" / "model.safetensors") for step in ("step_000002", "step_000004")
     )
@@ -52,15 +53,21 @@ def test_training_in_bf16_resumes_exactly(recipe: Path, tmp_path: Path) -> None:
 
 def test_a_run_does_not_go_on_in_another_precision(recipe: Path, tmp_path: Path) -> None:
     run = run_train(recipe, [], tmp_path / "run", False, ignore)
-    assert environment_of(run) == {"precision": "fp32", "stored_weights": "fp32"}
+    assert environment_of(run) == {"precision": "fp32", "stored_weights": "fp32", "layout": "shared"}
     forget_the_end(run)
     saved = run.checkpoints / "step_000002" / "state.json"
     state = json.loads(saved.read_text(encoding="utf-8"))
     # What a recipe that leaves both settings to the machine would have saved on a GPU, in a file of the same size.
     gpu = {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
-    text = json.dumps({**state, "arithmetic": gpu}).ljust(saved.stat().st_size)
-    saved.write_text(text, encoding="utf-8")
+    size = saved.stat().st_size
+    saved.write_text(json.dumps({**state, "arithmetic": gpu}).ljust(size), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"with precision bf16, .*go on with precision fp32, stored_weights fp32"):
+        run_train(recipe, [], run.path, True, ignore)
+    # A library of another version may have shared no prompts.
+    assert state["arithmetic"]["layout"] == "shared"
+    repeated = {**state["arithmetic"], "layout": "repeated"}
+    saved.write_text(json.dumps({**state, "arithmetic": repeated}).ljust(size), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"fp32, layout repeated, but here it would go on with .* layout shared"):
         run_train(recipe, [], run.path, True, ignore)
 
 
@@ -71,5 +78,5 @@ def test_a_warm_start_and_an_evaluation_in_bf16(recipe: Path, tmp_path: Path) ->
     assert sum(line.startswith("warning: train.micro_batch_targets 99999 ") for line in said) == 1
     model = run.checkpoints / "step_000002" / "model"
     measured = run_evaluate(recipe, [*BF16, f"model.path={model}"], tmp_path / "eval", ignore)
-    assert environment_of(measured) == {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
+    assert environment_of(measured) == IN_BF16
     assert run_files.metrics(measured)[0]["eval/held_out/truncated"] >= 0
