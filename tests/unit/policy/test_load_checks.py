@@ -69,7 +69,7 @@ def test_any_change_of_logits_is_found(build: Build, change: Callable[[Any], tor
         logits.check_logits(policy, make_padded_layout([row]))
         return
     with pytest.raises(ConfigError, match=what):
-        logits.check_logits(policy, make_padded_layout([row]))
+        sharing.with_layout(policy, lambda line: None)
 
 
 def test_states_that_are_scaled_before_the_head_are_found(build: Build) -> None:
