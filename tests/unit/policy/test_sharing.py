@@ -213,6 +213,8 @@ def test_trap_21_dropout_that_recomputing_would_switch_on_is_refused(
     assert said == []
     with pytest.raises(ConfigError, match=r"'opt' has dropout=0\.25, which gradient checkpointing can switch on"):
         load(folder, gradient_checkpointing=True)
+    frozen = ModelConfig(path=str(folder), device="cpu", gradient_checkpointing=True)  # nothing is recomputed in it
+    assert load_policy(frozen, trained=False).trainable() == []
 
 
 def test_trap_25_a_gradient_that_is_rounding_has_no_relative_error(
