@@ -55,8 +55,7 @@ class Runs:
     def _run(self, key: str) -> dict[str, Any]:
         ended = subprocess.run(
             [sys.executable, str(self.script), "--one", key],
-            # Waiting threads that spin would take the cores from the other process of a verifier.
-            env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"},
+            env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
             capture_output=True,
             text=True,
             check=False,

@@ -31,8 +31,8 @@ def check_rope(config: Any) -> None:
         if "dynamic" in rope["rope_type"]:
             raise ConfigError(
                 f"model type {config.model_type!r} has rope_type {rope['rope_type']!r}, which computes every position "
-                "by the longest line of a batch, so completions would change each other. Set rope_type to 'default' or "
-                "'yarn' in the model's config.json, or choose another model."
+                "by the longest line of a batch, so completions would change each other. Set rope_type to 'default' in "
+                "the model's config.json and keep to the length it was trained with, or choose another model."
             )
 
 
@@ -57,7 +57,7 @@ def keep_below_long_rope(backbone: nn.Module, config: Any) -> None:
             raise ConfigError(
                 f"a prompt with its completion has {longest} tokens, but model type {config.model_type!r} computes "
                 f"every position otherwise once a line beside it is longer than {length} (rope_type 'longrope'). Set "
-                "rollout.max_new_tokens lower, leave out the longest prompts, or choose another model."
+                "rollout.max_completion_tokens or rollout.max_prompt_tokens lower, or choose another model."
             )
 
     backbone.register_forward_pre_hook(refuse, with_kwargs=True)
