@@ -12,18 +12,15 @@ from families import REPEATING, build_family
 from mm_agrae.config.algorithm import AlgorithmConfig
 from mm_agrae.config.schema import ModelConfig, TrainConfig
 from mm_agrae.engines.transformers_engine import TransformersEngine
-from mm_agrae.estimator import START, assemble
-from mm_agrae.policy.feed import Cursor
+from mm_agrae.estimator import assemble
 from mm_agrae.policy.forward import lay_out, score
 from mm_agrae.policy.layout import Row
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.optim import make_optimizer
-from mm_agrae.records import Completion, RenderedPrompt, Rollout, RolloutGroup, Sampling, Verdict
-from mm_agrae.rollout import Harvest
+from mm_agrae.records import Completion, RenderedPrompt, RolloutGroup, Sampling
 from mm_agrae.train.distributed import World
-from mm_agrae.train.experience import Experience, experience
-from mm_agrae.train.sampling import sample_groups
 from mm_agrae.train.update import Learner, update
+from tests.unit.train.updates import experienced, judged
 
 FAMILIES = ("mistral", "qwen3_next")  # a window, and a recurrent state
 QUESTIONS = ("How many red circles are there?", "What is two plus two?")
@@ -46,21 +43,6 @@ def sampled(policy: Policy, prompts: list[RenderedPrompt]) -> list[list[Completi
     return TransformersEngine(policy, batch_rows=64).generate(prompts, sampling, seeds)
 
 
-def judged(completion: Completion, correct: bool) -> Rollout:
-    verdict = Verdict(
-        status="correct" if correct else "wrong",
-        answer="1",
-        span=None,
-        answer_form=None,
-        target_form=None,
-        kind="integer",
-        rule="test",
-        formatted=True,
-        seconds=0.0,
-    )
-    return Rollout(completion=completion, verdict=verdict, reward=0.9 * correct + 0.1)
-
-
 def learner_of(policy: Policy, **train: Any) -> Learner:
     settings = TrainConfig.model_validate({"optim": {"lr": 1e-3, "max_grad_norm": 1e9}} | train)
     return Learner(
@@ -75,14 +57,6 @@ def learner_of(policy: Policy, **train: Any) -> Learner:
         max_completion_tokens=MAX_NEW_TOKENS,
         world=World(device="cpu"),
     )
-
-
-def experienced(learner: Learner, groups: list[RolloutGroup]) -> Experience:
-    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
-        return Harvest(groups=groups, rollout_s=0.0, verify_s=0.0), cursor
-
-    found = sample_groups(harvest, learner.world, count=len(groups), max_rounds=1, cursor=Cursor())
-    return experience(found, learner.algorithm, START)[0]
 
 
 def plain_step(policy: Policy, folder: Path, groups: list[RolloutGroup], advantages: torch.Tensor) -> Any:

@@ -10,23 +10,17 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from updates import experienced, group
 
 from mm_agrae.config.algorithm import AlgorithmConfig
 from mm_agrae.config.schema import TrainConfig
-from mm_agrae.estimator import START, Algorithm, assemble
-from mm_agrae.policy.feed import Cursor
+from mm_agrae.estimator import Algorithm, assemble
 from mm_agrae.policy.flops import ModelShape, shape_of, update_cost
-from mm_agrae.records import Completion, RenderedPrompt, Rollout, RolloutGroup, Verdict
-from mm_agrae.rollout import Harvest
+from mm_agrae.records import RenderedPrompt, RolloutGroup
 from mm_agrae.train.balance import balanced, deal, useful_flops
-from mm_agrae.train.experience import Experience, experience
-from mm_agrae.train.sampling import sample_groups
+from mm_agrae.train.experience import Experience
 
 MODEL = ModelShape(weights=1000, width=8, layers=2, head=50, trained=1.0, head_trained=True, vision=None)
-VERDICT = Verdict(
-    status="wrong", answer="1", span=None, answer_form=None, target_form=None, kind="integer", rule="test",
-    formatted=True, seconds=0.0,
-)  # fmt: skip
 
 
 def loads(costs: list[float], ranks: list[int], num_ranks: int) -> list[float]:
@@ -100,22 +94,13 @@ class Ranks:
         return [item for one in self.everyone for item in one.said.get("collect", ())]
 
 
-def group(prompt: RenderedPrompt, lengths: list[int], correct: list[int]) -> RolloutGroup:
-    def rollout(length: int, right: int) -> Rollout:
-        completion = Completion(token_ids=(20,) * length, logprobs=(-1.0,) * length, text="1", stop_reason="eos")
-        verdict = replace(VERDICT, status="correct" if right else "wrong")
-        return Rollout(completion=completion, verdict=verdict, reward=float(right))
-
-    return RolloutGroup(prompt=prompt, rollouts=tuple(map(rollout, lengths, correct)), weights_version=0)
-
-
 @pytest.fixture
 def groups(policy_of, rendered: Callable[..., RenderedPrompt]) -> list[RolloutGroup]:
     """Odd places, which rank 1 of two samples, hold the long answers; group 2 moves no weight."""
     prompts = [rendered(policy_of("qwen3"), question=f"What is {n}?") for n in range(6)]
     sizes = [[1, 2], [60, 50], [80, 80], [40, 30], [2, 3], [20, 30]]
     mixed = [[1, 0], [1, 0], [1, 1], [0, 1], [1, 0], [0, 1]]
-    return [group(*parts) for parts in zip(prompts, sizes, mixed, strict=True)]
+    return [group(*parts) for parts in zip(prompts, mixed, sizes, strict=True)]
 
 
 def learner(world: Ranks, updates: int = 1, **algorithm: object) -> SimpleNamespace:
@@ -128,13 +113,7 @@ def learner(world: Ranks, updates: int = 1, **algorithm: object) -> SimpleNamesp
 
 
 def whole(groups: list[RolloutGroup], algorithm: Algorithm) -> Experience:
-    alone = Ranks(0, [])
-
-    def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
-        return Harvest(groups=groups, rollout_s=0.0, verify_s=0.0), cursor
-
-    sampled = sample_groups(harvest, alone, count=len(groups), max_rounds=1, cursor=Cursor())  # type: ignore[arg-type]
-    return experience(sampled, algorithm, START)[0]
+    return experienced(SimpleNamespace(world=Ranks(0, []), algorithm=algorithm), groups)  # type: ignore[arg-type]
 
 
 def deal_out(groups: list[RolloutGroup], *, updates: int = 1, **algorithm: object) -> tuple[list[Experience], list]:

@@ -33,6 +33,10 @@ def group(prompt: RenderedPrompt, correct: Sequence[int], lengths: Sequence[int]
 
 def rollout(correct: int, length: int) -> Rollout:
     ids = tuple((37 * length + 11 * place + 5 * correct) % 300 + 20 for place in range(length))
+    return judged(Completion(token_ids=ids, logprobs=(-1.0,) * length, text="1", stop_reason="eos"), bool(correct))
+
+
+def judged(completion: Completion, correct: bool) -> Rollout:
     verdict = Verdict(
         status="correct" if correct else "wrong",
         answer="1",
@@ -44,7 +48,6 @@ def rollout(correct: int, length: int) -> Rollout:
         formatted=True,
         seconds=0.0,
     )
-    completion = Completion(token_ids=ids, logprobs=(-1.0,) * length, text="1", stop_reason="eos")
     return Rollout(completion=completion, verdict=verdict, reward=0.9 * correct + 0.1)
 
 
