@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer as the peer of the benchmarks: the same tensors through its own loss, and its own whole step.
 
-Needs `pip install 'mm-agrae[bench]'`. Its code is not changed: only its inputs are built here, from our rendered
+Needs `pip install -e '.[bench]'`. Its code is not changed: only its inputs are built here, from our rendered
 prompts. Its settings are its defaults but for what both sides must have in common: fp32 in place of bf16, `loss_type`
 as ours in place of "dapo", and, where there is a reference, `use_bias_correction_kl` off.
 """

@@ -21,7 +21,6 @@ many times more "repeated" takes than ours ("theory_to_peer": "generate").
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -37,6 +36,7 @@ import bench_inputs
 import numpy as np
 import torch
 from bench_inputs import Point
+from bench_runs import arguments
 
 from mm_agrae.config.schema import ModelConfig
 from mm_agrae.engines.transformers_engine import TransformersEngine
@@ -75,12 +75,9 @@ QUICK = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two small points, 2 rounds")
-    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser = arguments(__doc__, quick="two small points, 2 rounds")
     parser.add_argument("--architecture", default="qwen2_5_vl", help="qwen2_vl, qwen2_5_vl or qwen3_vl")
     parser.add_argument("--size", default="toy", help="tiny or toy")
-    parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     report = (lambda line: None) if chosen.json else partial(print, flush=True)

@@ -6,6 +6,7 @@ warm caches from another. What other code or other libraries have measured is no
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -101,10 +102,29 @@ def _version(name: str) -> str | None:
         return None
 
 
-def require_peer() -> None:
-    """Stop at once where TRL is not there."""
-    if importlib.util.find_spec("trl") is None:
-        raise SystemExit("TRL is not installed: pip install 'mm-agrae[bench]', or leave it out with --without-peer.")
+def arguments(text: str | None, *, quick: str) -> argparse.ArgumentParser:
+    """What every speed benchmark takes."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def add_arguments_of_runs(parser: argparse.ArgumentParser) -> None:
+    """What those take that measure in processes of their own, beside TRL."""
+    parser.add_argument("--without-peer", action="store_true", help="leave TRL out")
+    parser.add_argument("--profile", action="store_true", help="only say where our time goes")
+    parser.add_argument("--journal", type=Path, help="keep finished measurements here, and take them from here")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+
+
+def check_arguments(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
+    """Stop at once where they do not go together, or TRL is not there."""
+    if chosen.profile and chosen.json:
+        parser.error("--profile prints text for people, so it cannot go with --json")
+    if not (chosen.without_peer or chosen.profile) and importlib.util.find_spec("trl") is None:
+        raise SystemExit("TRL is not installed: pip install -e '.[bench]', or leave it out with --without-peer.")
 
 
 def with_peak(run: Callable[[], Any]) -> int:

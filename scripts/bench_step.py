@@ -5,7 +5,7 @@
     python scripts/bench_step.py --json             the table as JSON, and nothing else, on standard output
     python scripts/bench_step.py --journal FILE     keep what is measured; a second call goes on from there
     python scripts/bench_step.py --profile          where our update spends its time, nothing else
-    python scripts/bench_step.py --without-peer     without TRL (which needs `pip install 'mm-agrae[bench]'`)
+    python scripts/bench_step.py --without-peer     without TRL (which needs `pip install -e '.[bench]'`)
 
 Four ways of computing the same GRPO update of the same groups, fp32, each with its optimiser step:
 
@@ -25,7 +25,6 @@ Linux), each way in one of its own.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import statistics
@@ -42,7 +41,7 @@ import bench_inputs
 import numpy as np
 import torch
 from bench_inputs import Point
-from bench_runs import Runs, require_peer, with_peak
+from bench_runs import Runs, add_arguments_of_runs, arguments, check_arguments, with_peak
 
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import RolloutGroup
@@ -77,24 +76,15 @@ class Way:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two small points, 2 rounds, two losses")
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--without-peer", action="store_true", help="leave TRL out")
-    parser.add_argument("--profile", action="store_true", help="only say where our update spends its time")
+    parser = arguments(__doc__, quick="two small points, 2 rounds, two losses")
+    add_arguments_of_runs(parser)
     parser.add_argument("--architecture", default="qwen2_5_vl", help="qwen2_vl, qwen2_5_vl or qwen3_vl")
     parser.add_argument("--size", default="toy", help="tiny or toy")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--journal", type=Path, help="keep finished measurements here, and take them from here")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
         print(json.dumps(measure_one(json.loads(chosen.one))))
         return 0
-    if chosen.profile and chosen.json:
-        parser.error("--profile prints text for people, so it cannot go with --json")
-    if not chosen.without_peer and not chosen.profile:
-        require_peer()
+    check_arguments(parser, chosen)
     report = (lambda line: None) if chosen.json else partial(print, flush=True)
     runs = Runs(script=Path(__file__), journal=chosen.journal, threads=chosen.threads)
     case = {"architecture": chosen.architecture, "size": chosen.size, "peer": not chosen.without_peer}

@@ -5,7 +5,7 @@
     python scripts/bench_whole_step.py --json         the table as JSON, and nothing else, on standard output
     python scripts/bench_whole_step.py --journal FILE keep what is measured; a second call goes on from there
     python scripts/bench_whole_step.py --profile      where our step spends its time, nothing else
-    python scripts/bench_whole_step.py --without-peer without TRL (which needs `pip install 'mm-agrae[bench]'`)
+    python scripts/bench_whole_step.py --without-peer without TRL (which needs `pip install -e '.[bench]'`)
 
 The same for both: model folder, fp32, threads; the problems of the visual gym, none of them twice; 8 prompts x 8
 completions x 64 tokens, sampled at temperature 1 with placeholders never drawn and no end before the last token; every
@@ -27,7 +27,6 @@ every prompt and picture, as TRL does; "repeated" repeats them in its update alo
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -43,7 +42,7 @@ import bench_equality as equality
 import bench_inputs
 import numpy as np
 import torch
-from bench_runs import Runs, require_peer, with_peak
+from bench_runs import Runs, add_arguments_of_runs, arguments, check_arguments, with_peak
 
 from data_processors.visual_gym.write import write_gym
 from mm_agrae.config.schema import RunConfig
@@ -96,25 +95,16 @@ class Bench:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="Qwen2.5-VL only, one visit, TRL at 16 rows")
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--without-peer", action="store_true", help="leave TRL out")
-    parser.add_argument("--profile", action="store_true", help="only say where our step spends its time")
+    parser = arguments(__doc__, quick="Qwen2.5-VL only, one visit, TRL at 16 rows")
+    add_arguments_of_runs(parser)
     parser.add_argument("--architecture", choices=ARCHITECTURES, action="append", help="one or several of them")
     parser.add_argument("--visual", type=int, action="append", help="visual tokens of a picture, a square number")
     parser.add_argument("--size", default="tiny", help="tiny or toy")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--journal", type=Path, help="keep finished measurements here, and take them from here")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
         print(json.dumps(measure_one(Case(**json.loads(chosen.one)))))
         return 0
-    if chosen.profile and chosen.json:
-        parser.error("--profile prints text for people, so it cannot go with --json")
-    if not chosen.without_peer and not chosen.profile:
-        require_peer()
+    check_arguments(parser, chosen)
     report = (lambda line: None) if chosen.json else partial(print, flush=True)
     runs = Runs(script=Path(__file__), journal=chosen.journal, threads=chosen.threads)
     ways = ["ours", "repeated"] + ([] if chosen.without_peer else peer_ways(quick=chosen.quick))

@@ -220,7 +220,7 @@ def test_without_trl_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr(bench_runs.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(script, "Runs", None)  # nothing is measured before
     monkeypatch.setattr(sys, "argv", ["bench.py", "--quick"])
-    with pytest.raises(SystemExit, match=r"TRL is not installed: pip install 'mm-agrae\[bench\]'"):
+    with pytest.raises(SystemExit, match=r"TRL is not installed: pip install -e '\.\[bench\]'"):
         script.main()
 
 
