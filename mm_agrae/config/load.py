@@ -16,6 +16,26 @@ from pydantic import BaseModel, ValidationError
 from mm_agrae.config.schema import RunConfig
 from mm_agrae.errors import ConfigError
 
+# What a run may be resumed with another value of.
+DECIDES_NO_NUMBER = {
+    "supervision": True,
+    "model": {"vision_cache_gib"},
+    "train": {"sharding", "keep_best", "keep_checkpoints", "checkpoint_every", "rollout_log_every"},
+    "engine": {
+        "base_urls",
+        "api_key_variable",
+        "sync",
+        "sync_folder",
+        "request_timeout_s",
+        "recover_timeout_s",
+        "memory_fraction",
+        "tensor_parallel_size",
+        "sleeps",
+        "on_mismatch",
+        "max_logprob_gap_nats",
+    },
+}
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-6 as a number (YAML 1.1 takes it for text) and refuses a key given twice."""
@@ -69,10 +89,11 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
 def config_hash(config: RunConfig) -> str:
     """Hash of everything that decides the numbers of a run.
 
-    Where it is written, how it is watched and how much memory keeps features of pictures do not. Two configurations
-    compare if this version has read both: a setting that one was saved without has its default then.
+    Where it is written, how it is watched, how it is spread over processes and how much memory keeps features of
+    pictures do not. Two configurations compare if this version has read both: a setting that one was saved without has
+    its default then.
     """
-    return saved_hash(config.model_dump(mode="json", exclude={"model": {"vision_cache_gib"}}))
+    return saved_hash(config.model_dump(mode="json", exclude=DECIDES_NO_NUMBER))
 
 
 def saved_hash(values: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import torch
 from precise import precise
 from torch import Tensor
 
-from mm_agrae.config.schema import LoraConfig, ModelConfig
+from mm_agrae.config.model import LoraConfig, ModelConfig
 from mm_agrae.policy.forward import TokenScores
 from mm_agrae.policy.gradient import differentiate, score_rows
 from mm_agrae.policy.layout import Row

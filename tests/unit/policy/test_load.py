@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from mm_agrae.config.schema import LoraConfig, ModelConfig
+from mm_agrae.config.model import LoraConfig, ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mm_agrae.config.schema import LoraConfig, ModelConfig, OptimConfig
+from mm_agrae.config.model import LoraConfig, ModelConfig
+from mm_agrae.config.schema import OptimConfig
 from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.forward import hidden_states, score

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mm_agrae.config.schema import LoraConfig, ModelConfig
+from mm_agrae.config.model import LoraConfig, ModelConfig
 from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.policy import vision
 from mm_agrae.policy.forward import lay_out, score

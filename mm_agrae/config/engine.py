@@ -1,0 +1,76 @@
+"""Settings of the rollout engine: who samples completions, and how it gets new weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mm_agrae.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
+
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
+
+
+class EngineConfig(Section):
+    """Who samples completions during training and evaluation."""
+
+    kind: Literal["embedded", "vllm", "vllm_server"] = Field(
+        default="embedded",
+        description="embedded: the trainer's own model. vllm: a vLLM engine in every training process, on its device. "
+        "vllm_server: servers that run `vllm serve`, named by base_urls.",
+    )
+    base_urls: tuple[BaseUrl, ...] = Field(
+        default=(), description="Servers, such as http://127.0.0.1:8000; prompts are dealt out over them."
+    )
+    api_key_variable: str = Field(
+        default="MM_AGRAE_VLLM_API_KEY",
+        description="Environment variable that holds the servers' API key; the key itself is never written down.",
+    )
+    sync: Literal["auto", "files", "nccl", "ipc"] = Field(
+        default="auto",
+        description="How new weights reach vLLM. files: a safetensors file that trainer and engine both see. nccl: "
+        "from GPU to GPU. ipc: within one GPU. auto takes ipc in process and nccl for servers on CUDA, else files.",
+    )
+    sync_folder: str | None = Field(
+        default=None,
+        description="Where files are handed over, visible to trainer and servers; null takes the run folder.",
+    )
+    request_timeout_s: PositiveFloat = Field(
+        default=600.0, description="Seconds after which a request to a server has failed."
+    )
+    recover_timeout_s: NonNegativeFloat = Field(
+        default=600.0,
+        description="Seconds that a server which does not answer is waited for, over all tries; 0 fails at once.",
+    )
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.45, description="Share of the device that a vLLM engine in process takes for weights and cache."
+    )
+    tensor_parallel_size: PositiveInt = Field(
+        default=1, description="Devices over which a vLLM engine in process splits the model."
+    )
+    sleeps: bool = Field(
+        default=False, description="Free the device memory of a vLLM engine in process while the policy learns."
+    )
+    on_mismatch: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="What happens when the engine's log-probabilities of the first prompts differ from the trainer's "
+        "by more than max_logprob_gap_nats.",
+    )
+    max_logprob_gap_nats: PositiveFloat | None = Field(
+        default=None,
+        description="Largest mean difference that passes; null takes the bound of the precision.",
+    )
+
+    @model_validator(mode="after")
+    def _servers_are_named(self) -> EngineConfig:
+        if self.kind == "vllm_server" and not self.base_urls:
+            raise ValueError(
+                "engine.kind is vllm_server, but engine.base_urls names no server. Start one with `vllm serve` and "
+                "set engine.base_urls=[http://127.0.0.1:8000]."
+            )
+        if self.kind != "vllm_server" and self.base_urls:
+            raise ValueError(
+                f"engine.base_urls names {len(self.base_urls)} servers, but engine.kind is {self.kind}. Set "
+                "engine.kind=vllm_server, or remove the servers."
+            )
+        return self
