@@ -145,12 +145,15 @@ class Completion:
         logprobs: Log-probability (nats) of each sampled id at the sampling temperature, placeholder ids excluded.
         text: Decoded text without special tokens.
         stop_reason: "eos", or "length" when max_new_tokens was reached first.
+        weights_versions: Of each token the number of updates behind the weights that sampled it, where they changed on
+            the way; empty when all are of the version that its rollout group names.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     stop_reason: StopReason
+    weights_versions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
