@@ -18,3 +18,7 @@ class EngineError(RuntimeError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, incomplete, or belongs to another configuration."""
+
+
+class ShortOfMemoryError(MemoryError):
+    """A device or the host ran out of memory."""

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from mm_agrae.config.supervision import Phase
 from mm_agrae.engines.base import Engine
 from mm_agrae.records import Completion, RenderedPrompt, Rollout, RolloutGroup, Sampling, Verdict
 from mm_agrae.rewards import reward
 from mm_agrae.verify import Question, VerifierPool
+
+# Called with the name of a phase as it begins; the context is left as it ends.
+Phases = Callable[[Phase], AbstractContextManager[None]]
+
+
+def unwatched(phase: Phase) -> AbstractContextManager[None]:
+    """No supervision, or that of a phase around this one."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,8 @@ def rollout(
     prompts: Sequence[RenderedPrompt],
     sampling: Sampling,
     seeds: Sequence[Sequence[int]],
+    *,
+    phases: Phases = unwatched,
 ) -> Harvest:
     """Sample and judge the completions of every prompt.
 
@@ -56,15 +68,18 @@ def rollout(
         prompts: P prompts.
         sampling: Settings; G = sampling.num_completions.
         seeds: [P][G], one per completion.
+        phases: Told of "rollout" and "verify".
     """
     started = time.perf_counter()
-    completions = engine.generate(prompts, sampling, seeds)
+    with phases("rollout"):
+        completions = engine.generate(prompts, sampling, seeds)
     sampled = time.perf_counter()
     flat = [completion for group in completions for completion in group]
     questions = [
         Question.of(prompt.sample, profile=judge.profile) for prompt in prompts for _ in range(sampling.num_completions)
     ]
-    judged = judge(flat, questions)
+    with phases("verify"):
+        judged = judge(flat, questions)
     size = sampling.num_completions
     groups = [
         RolloutGroup(

@@ -27,3 +27,15 @@ class SupervisionConfig(Section):
         description="Updates in a row whose loss or gradient is not finite that are skipped and counted; one more ends "
         "the run with its batch saved. 0 ends at the first.",
     )
+
+    def limit_s(self, phase: Phase | None) -> float:
+        """Deadline of a phase, in seconds. Between phases (None) processes wait for others: the longest of all."""
+        return self.longest_s if phase is None else self.deadlines_s.get(phase, self.deadline_s)
+
+    @property
+    def longest_s(self) -> float:
+        return max([self.deadline_s, *self.deadlines_s.values()])
+
+    @property
+    def shortest_s(self) -> float:
+        return min([self.deadline_s, *self.deadlines_s.values()])

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.distributed import all_to_all_single
 from torch.distributed.tensor import DTensor
@@ -32,11 +33,13 @@ BUCKET_ELEMENTS = 32 * 1024 * 1024
 class World:
     """All processes of the run, seen from one of them."""
 
-    def __init__(self, *, device: str) -> None:
+    def __init__(self, *, device: str, timeout_s: float | None = None) -> None:
         """Join the other processes, if a launcher started any.
 
         Args:
             device: model.device of the config; "cpu" keeps every process off the GPUs.
+            timeout_s: How long a process waits for the others in one collective; None takes torch's own bound, which
+                a slow disk or an uneven rollout can outlast.
 
         Raises:
             ConfigError: The device is not there, or the launcher started another number of processes than found each
@@ -58,7 +61,8 @@ class World:
             )
         if on_cpu and launched > 1:
             os.environ["ACCELERATE_USE_CPU"] = "true"  # without it accelerate starts as many lone processes
-        self.accelerator = Accelerator(cpu=on_cpu)
+        patience = [] if timeout_s is None else [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))]
+        self.accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=patience)
         if self.accelerator.num_processes != launched:
             raise ConfigError(
                 f"the launcher started {launched} processes, but {self.accelerator.num_processes} found each other: "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
+from uuid import uuid4
 
 import torch
 
@@ -24,12 +25,17 @@ from mm_agrae.store.provenance import environment
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import Tracker, truncate_after
 from mm_agrae.train.distributed import World
+from mm_agrae.train.memory import shortage_told
+from mm_agrae.train.skips import Skips
+from mm_agrae.train.supervision import Place, Watch
 
 T = TypeVar("T")
 Job = Literal["sft", "train", "eval"]
 Draw = Callable[[Cursor], tuple[list[Prompt], Cursor]]
 
 MODEL_FOLDER = "model"
+# Collectives outlast the longest deadline by so much, so that a stall is found by the watch.
+AFTER_DEADLINE_S = 60.0
 # What a checkpoint without a word on its arithmetic was learnt with.
 BEFORE_STORAGE_WAS_A_SETTING = {"stored_weights": "fp32"}
 
@@ -45,6 +51,8 @@ class Session:
         job: What the run does; a checkpoint of one job does not resume another.
         optimizer: None where nothing is learnt.
         tracker: On the main process only.
+        watch: Told of the phases of a step.
+        skips: Updates that were left out.
         step: Steps done.
         cursor: Place in the training data.
         estimator: What the algorithm remembers of earlier batches.
@@ -61,6 +69,8 @@ class Session:
     log: Callable[[str], None]
     step: int
     cursor: Cursor
+    watch: Watch
+    skips: Skips
     estimator: EstimatorState = START
     data: str | None = None
 
@@ -85,11 +95,16 @@ class Session:
 
     def save(self) -> None:
         """Checkpoint the session, unless this step is saved already."""
+        with self.watch.phase("save"):
+            self._save()
+
+    def _save(self) -> None:
         if self.world.is_main:
             state = {
                 "job": self.job,
                 "cursor": vars(self.cursor),
                 "estimator": self.estimator.to_json(),
+                "skipped_in_a_row": self.skips.in_a_row,
                 "config_hash": _mark(self.run_dir),
                 "arithmetic": arithmetic_of(self.policy),
                 "data": self.data,
@@ -165,7 +180,7 @@ def open_session(
         CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config or job,
             or its policy was computed and stored in another precision or layout.
     """
-    world = World(device=config.model.device)
+    world = World(device=config.model.device, timeout_s=config.supervision.longest_s + AFTER_DEADLINE_S)
     say = log if world.is_main else lambda line: None
     run_dir = _existing_run(out, config) if resume else None
     checkpoint = latest_checkpoint(run_dir.checkpoints) if run_dir else None
@@ -182,7 +197,8 @@ def open_session(
         )
     began = state.get("arithmetic", BEFORE_STORAGE_WAS_A_SETTING) if state else {}
     config = _stored_as(config, began)
-    policy, optimizer = _load(config, job, world, checkpoint, say)
+    with shortage_told("load", config, lambda: "while the model was loaded"):
+        policy, optimizer = _load(config, job, world, checkpoint, say)
     here = arithmetic_of(policy)
     if began != {name: here[name] for name in began}:
         raise CheckpointError(
@@ -203,6 +219,11 @@ def open_session(
         log=say,
         step=state["step"] if state else 0,
         cursor=Cursor(**state["cursor"]) if state else Cursor(),
+        watch=Watch(run_dir.logs, Place(rank=world.rank, size=world.size, launch=world.broadcast(uuid4().hex)), config),
+        skips=Skips(
+            limit=config.supervision.max_skipped_updates,
+            in_a_row=state.get("skipped_in_a_row", 0) if state else 0,
+        ),
         estimator=EstimatorState.from_json(state["estimator"]) if state else START,
         data=state["data"] if state else None,
     )

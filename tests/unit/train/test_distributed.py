@@ -28,7 +28,7 @@ class Launched:
 
 
 def world(monkeypatch, found: int, rank: int = 0) -> World:
-    monkeypatch.setattr(distributed, "Accelerator", lambda cpu: Launched(found, rank))
+    monkeypatch.setattr(distributed, "Accelerator", lambda cpu, kwargs_handlers: Launched(found, rank))
     for name, value in {"WORLD_SIZE": str(found), "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
