@@ -22,3 +22,7 @@ class CheckpointError(RuntimeError):
 
 class ShortOfMemoryError(MemoryError):
     """A device or the host ran out of memory."""
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended or cannot be reached."""

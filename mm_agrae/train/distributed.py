@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed import all_to_all_single
 from torch.distributed.tensor import DTensor
 
-from mm_agrae.errors import ConfigError
+from mm_agrae.errors import CheckpointError, ConfigError, LostProcessError
 from mm_agrae.policy.load import pick_device
 
 T = TypeVar("T")
@@ -93,7 +94,8 @@ class World:
         """The inverse of share: the parts of all ranks as one list in global order, on every rank."""
         if self.size == 1:
             return list(mine)
-        parts: list[list[T]] = gather_object([list(mine)])
+        with self._meeting():
+            parts: list[list[T]] = gather_object([list(mine)])
         total = sum(map(len, parts))
         return [parts[index % self.size][index // self.size] for index in range(total)]
 
@@ -110,23 +112,27 @@ class World:
         outgoing = [pickle.dumps(list(parcels.get(rank, ()))) for rank in range(self.size)]
         sent = torch.tensor([len(parcel) for parcel in outgoing], device=self.device)
         coming = torch.empty_like(sent)
-        all_to_all_single(coming, sent)
+        with self._meeting():
+            all_to_all_single(coming, sent)
         lengths = coming.tolist()
         arrived = torch.empty(sum(lengths), dtype=torch.uint8, device=self.device)
         packed = torch.frombuffer(bytearray(b"".join(outgoing)), dtype=torch.uint8).to(self.device)
-        all_to_all_single(arrived, packed, lengths, sent.tolist())
+        with self._meeting():
+            all_to_all_single(arrived, packed, lengths, sent.tolist())
         return [item for part in arrived.cpu().split(lengths) for item in pickle.loads(part.numpy().tobytes())]
 
     def broadcast(self, value: T) -> T:
         """The main process's value, on every rank."""
         box: list[Any] = [value]
         if self.size > 1:
-            broadcast_object_list(box)
+            with self._meeting():
+                broadcast_object_list(box)
         return box[0]
 
     def sum(self, value: Tensor) -> Tensor:
         """Elementwise sum over ranks."""
-        return self.accelerator.reduce(value, reduction="sum")
+        with self._meeting():
+            return self.accelerator.reduce(value, reduction="sum")
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace every gradient by its sum over ranks; a rank without one contributes zeros.
@@ -183,8 +189,41 @@ class World:
             )
         return counted + [(fillers[0], False) for _ in range(busiest - len(counted))]
 
+    def on_main(self, act: Callable[[], object]) -> None:
+        """Let the main process act while the others wait for it.
+
+        Raises:
+            CheckpointError: If it raised one; on every rank, because the others would wait for what comes next.
+        """
+        problem = None
+        if self.is_main:
+            try:
+                act()
+            except CheckpointError as error:
+                problem = error
+        told = self.broadcast(None if problem is None else str(problem))
+        if problem is not None:
+            raise problem
+        if told is not None:
+            raise CheckpointError(told)
+
     def barrier(self) -> None:
-        self.accelerator.wait_for_everyone()
+        with self._meeting():
+            self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """Say in words what a collective means that fails: of well-formed ones, the others are not there any more."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise LostProcessError(
+                f"rank {self.rank} of {self.size} cannot reach the other processes ({str(error).splitlines()[0]}). "
+                "One of them has ended, or its machine or the network is gone: what the other processes said last "
+                "tells which. Start all of them again, with --resume to go on."
+            ) from error
 
     def _sum_bucket(self, gradients: Sequence[Tensor]) -> None:
         flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
