@@ -86,8 +86,11 @@ _METRICS = (
     Metric("policy/ratio_mean", "mean policy ratio that a completion token is judged by", "", "none"),
     Metric("policy/ratio_max", "largest policy ratio that a completion token is judged by", "", "none"),
     Metric("policy/kl_nats", "k3 divergence from the reference per completion token", "nats", "none"),
-    Metric("policy/grad_norm", "global gradient norm before clipping, mean over updates", "", "none"),
+    Metric("policy/grad_norm", "global gradient norm before clipping, mean over the updates taken", "", "none"),
     Metric("policy/learning_rate", "learning rate of the last update", "", "none"),
+    Metric(
+        "policy/skipped_updates", "updates left out because loss or gradient was not finite", "updates", "down"
+    ),
     Metric("time/step_s", "whole step", "s", "down"),
     Metric("time/rollout_s", "sampling completions", "s", "down"),
     Metric("time/verify_s", "judging completions", "s", "down"),
@@ -115,6 +118,7 @@ _METRICS = (
     Metric("sft/loss_nats", "mean negative log-probability per completion token", "nats", "down"),
     Metric("sft/grad_norm", "global gradient norm before clipping", "", "none"),
     Metric("sft/learning_rate", "learning rate of the update", "", "none"),
+    Metric("sft/skipped_updates", "1 where the update was left out because loss or gradient was not finite", "updates", "down"),
     Metric("sft/tokens_per_s", "tokens trained on per second", "tokens/s", "up"),
     Metric("sft/step_s", "whole step", "s", "down"),
     Metric("eval/pass@k", "probability that one of k samples is correct, mean over problems", "fraction", "up"),
@@ -164,6 +168,9 @@ _METRICS = (
     ),
     Metric("eval/technology_and_engineering", "fraction correct of the questions of this discipline", "fraction", "up"),
 )
+
+# Of what depends on the machine and its load, and is never the same twice.
+MACHINE_UNITS = frozenset({"s", "tokens/s", "FLOP/s", "bytes"})
 
 CATALOGUE: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 

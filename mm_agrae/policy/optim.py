@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mm_agrae.config.schema import OptimConfig
+from mm_agrae.policy.fsdp import is_piece, whole
 from mm_agrae.policy.masters import Masters
+
+T = TypeVar("T", bound=Tensor)
 
 
 def make_optimizer(
@@ -26,12 +30,13 @@ def make_optimizer(
     Raises:
         ValueError: If weights of 16 bits come without masters, or masters are of other weights.
     """
-    moved: Sequence[Tensor] = parameters if masters is None else masters.fp32
-    if masters is not None and [id(weight) for weight in masters.weights] != [id(weight) for weight in parameters]:
+    fp32 = dict(zip(masters.weights, masters.fp32, strict=True)) if masters else {}
+    if not fp32.keys() <= set(parameters):
         raise ValueError(
-            f"there are masters of {len(masters.weights)} weights, but {len(parameters)} others are trained. "
+            f"there are masters of {len(fp32)} weights, but {len(parameters)} others are trained. "
             "Pass Policy.trainable() and Policy.masters of one policy."
         )
+    moved: list[Tensor] = [fp32.get(parameter, parameter) for parameter in parameters]
     narrow = sorted({str(tensor.dtype) for tensor in moved if tensor.dtype.itemsize < 4})
     if narrow:
         raise ValueError(
@@ -39,7 +44,11 @@ def make_optimizer(
             "Policy.masters, and load the policy with trained=True."
         )
     optimizer = torch.optim.AdamW(
-        moved, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=moved[0].is_cuda or None
+        [{"params": part} for part in _apart(moved)],
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=moved[0].is_cuda or None,
     )
     if masters is not None:
         optimizer.register_step_pre_hook(lambda *_: masters.take_gradients())
@@ -67,17 +76,39 @@ def optimizer_step(
 ) -> float:
     """Clip, step, clear; returns the global gradient norm before clipping.
 
-    Raises:
-        FloatingPointError: The norm is not finite; the weights are left as they were.
+    A step along a gradient whose norm is not finite would destroy the weights, so none is made: weights and optimiser
+    stay as they were.
     """
-    norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
-    if not math.isfinite(norm):
-        raise FloatingPointError(
-            f"gradient norm is {norm}, and a step with it would destroy the weights. Start a new run from the "
-            "model/ folder of the last checkpoint (model.path) with a lower learning rate."
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    norm = float(_clip(parameters, max_grad_norm))
+    if math.isfinite(norm):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    drop_gradients(parameters)
     return norm
+
+
+def _clip(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients to a global norm of at most `max_norm`; returns the norm before.
+
+    Every process has all of a whole gradient, and of one in pieces its own: norms of pieces meet in `whole`.
+    """
+    parts = _apart([parameter for parameter in parameters if parameter.grad is not None])
+    norms = [whole(nn.utils.get_total_norm([weight.grad for weight in part])) for part in parts]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    for part in parts:
+        nn.utils.clip_grads_with_norm_(part, max_norm, norm)
+    return norm
+
+
+def _apart(tensors: Sequence[T]) -> list[list[T]]:
+    """Whole tensors and those in pieces, which no kernel takes together; at least one of the two."""
+    kinds = ([tensor for tensor in tensors if is_piece(tensor) == piece] for piece in (False, True))
+    return [kind for kind in kinds if kind]
+
+
+def drop_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Forget the gradients of an update that is not made."""
+    for parameter in parameters:
+        parameter.grad = None

@@ -26,6 +26,7 @@ from mm_agrae.train.experience import Experience, experience
 from mm_agrae.train.progress import Progress
 from mm_agrae.train.sampling import Sampled, sample_groups
 from mm_agrae.train.session import Draw, Session
+from mm_agrae.train.sharding import held_by
 from mm_agrae.train.update import Learner, update
 
 
@@ -48,7 +49,13 @@ def train(session: Session, parts: Parts) -> None:
     Raises:
         DataError: A sample cannot be used. The run stops before the update it would have been part of, and everything
             before it is saved.
+        FloatingPointError: Loss or gradient was not finite too often in a row; everything is saved, the batch too.
     """
+    with session.watch.steps():
+        _train(session, parts)
+
+
+def _train(session: Session, parts: Parts) -> None:
     session.fix_data(parts.samples)
     config = session.config
     learner = make_learner(session)
@@ -59,22 +66,25 @@ def train(session: Session, parts: Parts) -> None:
     if session.step == 0:
         session.record(_measure(parts, session))
     checkpoint_s, told_shortage = 0.0, False
-    while session.step < config.train.num_steps:
+    while not session.is_done(config.train.num_steps):
         started = time.perf_counter()
+        session.watch.step = session.step + 1
         sampled = _sample(session, parts, draw, feed, learner.algorithm.max_sampling_rounds)
         told_shortage = _tell_shortage(session, sampled, told=told_shortage)
         batch, estimator = experience(sampled, learner.algorithm, session.estimator)
         balancing = time.perf_counter()
         batch = balanced(learner, batch, shape)
         balance_s = time.perf_counter() - balancing
-        outcome = update(learner, batch, step=session.step) | {"time/balance_s": balance_s}
+        with session.watch.phase("update"):
+            outcome = update(learner, batch, step=session.step) | {"time/balance_s": balance_s}
         session.step, session.cursor, session.estimator = session.step + 1, sampled.cursor, estimator
         syncing = time.perf_counter()
-        parts.engine.sync_weights(session.policy, version=session.step)
+        with session.watch.phase("sync"):
+            parts.engine.sync_weights(session.policy, version=session.step)
         outcome["time/sync_s"] = time.perf_counter() - syncing
         metrics = batch.metrics() | outcome | _costs(session, sampled, outcome)
         metrics["throughput/update_useful_flops_per_s"] = useful_flops(learner, batch, shape) / metrics["time/update_s"]
-        if _due(session.step, config.train.rollout_log_every, config):
+        if session.skips.is_over or _due(session.step, config.train.rollout_log_every, config):
             _log_rollouts(session, batch)
         if _due(session.step, config.evaluate.every, config, first=False):
             metrics |= _measure(parts, session)
@@ -83,6 +93,7 @@ def train(session: Session, parts: Parts) -> None:
         # Before the checkpoint, so that a kill between the two loses no line: a resumed run drops later ones.
         session.record(metrics)
         progress.show(session.step, metrics)
+        _tell_skips(session, int(metrics["policy/skipped_updates"]))
         checkpoint_s = session.save_if_due(config.train.num_steps)
 
 
@@ -92,24 +103,27 @@ def make_learner(session: Session) -> Learner:
     assert session.optimizer is not None
     return Learner(
         policy=session.policy,
-        reference=_reference(config, session.policy),
+        reference=_reference(session),
         optimizer=session.optimizer,
         algorithm=assemble(config.algorithm, max_completion_tokens=config.rollout.max_completion_tokens),
         config=config.train,
         temperature=config.rollout.temperature,
         max_completion_tokens=config.rollout.max_completion_tokens,
         world=session.world,
+        skips=session.skips,
+        phases=session.watch.phase,
     )
 
 
-def _reference(config: RunConfig, policy: Policy) -> Policy | None:
+def _reference(session: Session) -> Policy | None:
     """The initial policy, when the loss asks for it: with adapters the same model, else a frozen copy."""
+    config, policy = session.config, session.policy
     if config.algorithm.beta == 0:
         return None
     if config.model.lora:
         return policy
     reference = load_policy(config.model, policy.device, trained=False, log=lambda line: None)  # the policy has said it
-    return share_tower(reference, policy)
+    return held_by(share_tower(reference, policy), config.train, session.world, lambda line: None)
 
 
 def _sample(session: Session, parts: Parts, draw: Draw, feed: Feed, max_rounds: int) -> Sampled:
@@ -117,7 +131,8 @@ def _sample(session: Session, parts: Parts, draw: Draw, feed: Feed, max_rounds: 
     count = session.config.rollout.num_prompts
 
     def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
-        prompts, cursor = session.take(draw, feed.render, cursor)
+        with session.watch.phase("render"):
+            prompts, cursor = session.take(draw, feed.render, cursor)
         return _roll_out(session, parts, prompts, first_place=number * count), cursor
 
     return sample_groups(harvest, session.world, count=count, max_rounds=max_rounds, cursor=session.cursor)
@@ -150,7 +165,25 @@ def _roll_out(session: Session, parts: Parts, mine: Sequence[RenderedPrompt], *,
         max_new_tokens=settings.max_completion_tokens,
         temperature=settings.temperature,
     )
-    return rollout(parts.engine, parts.judge, mine, sampling, seeds)
+    return rollout(parts.engine, parts.judge, mine, sampling, seeds, phases=session.watch.phase)
+
+
+def _tell_skips(session: Session, num_skipped: int) -> None:
+    """Name a step with updates that were left out.
+
+    Raises:
+        FloatingPointError: There were too many in a row; the run is saved first.
+    """
+    if num_skipped:
+        session.log(
+            f"step {session.step}: {num_skipped} of {session.config.train.updates_per_rollout} updates left out, "
+            "because their loss or gradient is not finite"
+        )
+    if session.skips.is_over:
+        session.save()
+        file = session.run_dir.rollouts_at(session.step)
+        batch = f"Its batch is in {file}, for `mm-agrae lab replay {file}`."
+        raise session.skips.ends(session.run_dir.path, step=session.step, batch=batch)
 
 
 def _costs(session: Session, sampled: Sampled, outcome: Mapping[str, float]) -> dict[str, float]:
@@ -182,7 +215,8 @@ def _log_rollouts(session: Session, batch: Experience) -> None:
 
 def _measure(parts: Parts, session: Session) -> dict[str, float]:
     started = time.perf_counter()
-    metrics = parts.evaluate(session.step)
+    with session.watch.phase("evaluate"):
+        metrics = parts.evaluate(session.step)
     return metrics | {"time/evaluate_s": time.perf_counter() - started} if metrics else metrics
 
 

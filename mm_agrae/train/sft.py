@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,7 +17,7 @@ from mm_agrae.policy.feed import Feed
 from mm_agrae.policy.forward import TokenScores
 from mm_agrae.policy.gradient import differentiate
 from mm_agrae.policy.layout import Row
-from mm_agrae.policy.optim import learning_rate, optimizer_step
+from mm_agrae.policy.optim import drop_gradients, learning_rate, optimizer_step
 from mm_agrae.policy.packing import budget_of, pack
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.train.session import Session
@@ -31,18 +33,27 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
     Raises:
         DataError: A sample cannot be used, or has no worked solution. The run stops before the update it would have
             been part of, and everything before it is saved.
+        FloatingPointError: Loss or gradient was not finite too often in a row; everything is saved.
     """
+    with session.watch.steps():
+        _fine_tune(session, samples)
+
+
+def _fine_tune(session: Session, samples: Sequence[Sample]) -> None:
     session.fix_data(samples)
     config = session.config
     feed = Feed(policy=session.policy, config=config, log=session.log)
     draw = partial(feed.take, samples, PromptSampler(len(samples), config.seed), config.sft.batch_size)
     make = partial(_row, session, feed)
-    while session.step < config.sft.num_steps:
+    while not session.is_done(config.sft.num_steps):
         started = time.perf_counter()
-        rows, cursor = session.take(draw, make, session.cursor)
+        session.watch.step = session.step + 1
+        with session.watch.phase("render"):
+            rows, cursor = session.take(draw, make, session.cursor)
         num_tokens = sum(session.world.collect([sum(len(row.completions[0]) for row in rows)]))
         lr = learning_rate(config.sft.optim, session.step, config.sft.num_steps)
-        metrics = _step(session, rows, num_tokens, lr)
+        with session.watch.phase("update"):
+            metrics = _step(session, rows, num_tokens, lr)
         session.step, session.cursor = session.step + 1, cursor
         metrics["sft/step_s"] = time.perf_counter() - started
         metrics["sft/tokens_per_s"] = num_tokens / metrics["sft/step_s"]
@@ -52,6 +63,10 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
                 f"sft {session.step}/{config.sft.num_steps}  loss {metrics['sft/loss_nats']:.3f}  "
                 f"grad {metrics['sft/grad_norm']:.2f}  {metrics['sft/step_s']:.2f} s"
             )
+        if session.skips.is_over:
+            ids = session.world.collect([row.prompt.sample.id for row in rows])
+            session.save()
+            raise session.skips.ends(session.run_dir.path, step=session.step, batch=f"It learnt from {', '.join(ids)}.")
         session.save_if_due(config.sft.num_steps)
 
 
@@ -74,21 +89,30 @@ def _row(session: Session, feed: Feed, prompt: Prompt) -> Row:
 
 
 def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> dict[str, float]:
-    """One optimiser step on the mean over the global batch's tokens.
-
-    Ranks may run different numbers of micro-batches, because every one of them holds the weights whole.
-    """
+    """One optimiser step on the mean over the global batch's tokens; none where loss or gradient is not finite."""
     config, policy, world = session.config, session.policy, session.world
     sums = torch.zeros(1, dtype=torch.float64, device=policy.device)
-    budget = budget_of(config.train)
+    budget = replace(budget_of(config.train), apart=policy.shards is None)
 
-    def loss_of(rows: Sequence[Row], scores: TokenScores) -> Tensor:
-        return -scores.logprobs.sum() / num_tokens
+    def loss_of(rows: Sequence[Row], scores: TokenScores, *, counts: bool) -> Tensor:
+        return -scores.logprobs.sum() * counts / num_tokens
 
-    for micro_batch in pack(rows, budget, padded=not policy.shares_prompts):
-        sums += differentiate(policy, micro_batch, loss_of, budget=budget).double()
+    batches = pack(rows, budget, padded=not policy.shares_prompts)
+    for micro_batch, counts in world.in_step(batches, [], list(policy.model.parameters())):
+        sums += differentiate(policy, micro_batch, partial(loss_of, counts=counts), budget=budget).double()
     parameters = policy.trainable()
     world.sum_gradients(parameters)
     assert session.optimizer is not None
-    norm = optimizer_step(session.optimizer, parameters, lr=lr, max_grad_norm=config.sft.optim.max_grad_norm)
-    return {"sft/loss_nats": float(world.sum(sums)), "sft/grad_norm": norm, "sft/learning_rate": lr}
+    loss, norm = float(world.sum(sums)), math.nan
+    if math.isfinite(loss):
+        norm = optimizer_step(session.optimizer, parameters, lr=lr, max_grad_norm=config.sft.optim.max_grad_norm)
+    else:
+        drop_gradients(parameters)
+    taken = math.isfinite(norm)
+    session.skips.note(taken=taken)
+    return {
+        "sft/loss_nats": loss,
+        "sft/grad_norm": norm,
+        "sft/learning_rate": lr,
+        "sft/skipped_updates": float(not taken),
+    }

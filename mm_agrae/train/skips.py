@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(kw_only=True)
@@ -23,3 +24,18 @@ class Skips:
         """Count one update."""
         self.in_a_row = 0 if taken else self.in_a_row + 1
         self.is_over |= self.in_a_row > self.limit
+
+    def ends(self, run: Path, *, step: int, batch: str) -> FloatingPointError:
+        """Why a run ends.
+
+        Args:
+            run: Its folder.
+            step: Steps done and saved.
+            batch: Where what it learnt from last is found, in a sentence.
+        """
+        return FloatingPointError(
+            f"loss or gradient was not finite in more than {self.limit} updates in a row "
+            f"(supervision.max_skipped_updates), the last of them in step {step}. They were left out, and {run} is "
+            f"saved up to step {step} with the weights of before. {batch} Begin a new run from the model/ folder of "
+            "the last checkpoint (model.path) with a lower learning rate, or raise the bound and go on with --resume."
+        )

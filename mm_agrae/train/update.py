@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
@@ -24,10 +24,12 @@ from mm_agrae.policy.forward import TokenScores
 from mm_agrae.policy.gradient import differentiate, score_rows
 from mm_agrae.policy.layout import Row, one_by_one
 from mm_agrae.policy.load import Policy
-from mm_agrae.policy.optim import learning_rate, optimizer_step
+from mm_agrae.policy.optim import drop_gradients, learning_rate, optimizer_step
 from mm_agrae.policy.packing import Budget, budget_of, pack
+from mm_agrae.rollout import Phases, unwatched
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience, has_gradient, minibatches_of
+from mm_agrae.train.skips import Skips
 
 # Log-probabilities of completions, by the group and the place in it.
 Kept = dict[tuple[int, int], Tensor]
@@ -37,7 +39,12 @@ _SUMS = ("tokens", "loss", "entropy", "clip_low", "clip_high", "clip_dual", "rat
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """What an update needs besides the experience."""
+    """What an update needs besides the experience.
+
+    Attributes:
+        skips: Counts updates whose loss or gradient is not finite, which are left out.
+        phases: Told of "log-probs".
+    """
 
     policy: Policy
     reference: Policy | None
@@ -47,6 +54,8 @@ class Learner:
     temperature: float
     max_completion_tokens: int
     world: World
+    skips: Skips = field(default_factory=lambda: Skips(limit=0))
+    phases: Phases = unwatched
 
     @cached_property  # walks all parameters
     def budget(self) -> Budget:
@@ -69,7 +78,7 @@ class _Terms:
 
 
 class _Tally:
-    """Sums over this rank's tokens, in the order of _SUMS, and the largest ratio and log-probability gap.
+    """Sums over tokens, in the order of _SUMS, and the largest ratio and log-probability gap.
 
     Kept on the device: reading a number after every micro-batch would make a GPU wait for it.
     """
@@ -93,21 +102,19 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
 
     Returns:
         policy/*, group/skipped_frac, rollout/logprob_gap_* of the whole batch over all ranks, and this rank's seconds.
-
-    Raises:
-        FloatingPointError: The gradient is not finite; the weights are left as they were.
     """
     num_updates = learner.config.updates_per_rollout
     minibatches = minibatches_of(batch, num_updates)
     device = learner.policy.device
-    tally = _Tally(device)
     rows = [_rows(learner, batch, set(minibatch.tolist())) for minibatch in minibatches]
     # The first update starts from the sampling policy itself; only later ones need its log-probabilities kept.
     started = time.perf_counter()
-    old = _old_logprobs(learner, batch, rows[1:])
+    with learner.phases("log-probs"):
+        old = _old_logprobs(learner, batch, rows[1:])
     old_logprobs_s = time.perf_counter() - started
-    norms, lr = [], 0.0
+    total, norms, lr = _Tally(device), [], 0.0
     for number, (minibatch, mine) in enumerate(zip(minibatches, rows, strict=True)):
+        tally = _Tally(device)
         weights = _token_weights(learner, batch, minibatch)
         for micro_batch, counts in _in_step(learner, batch, mine):
             terms = _Terms(
@@ -125,17 +132,34 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
                 temperature=learner.temperature,
                 entropy_gradient=learner.algorithm.entropy_weight > 0,
             )
-        parameters = learner.policy.trainable()
-        learner.world.sum_gradients(parameters)
-        optim = learner.config.optim
-        lr = learning_rate(optim, step * num_updates + number, learner.config.num_steps * num_updates)
-        norms.append(optimizer_step(learner.optimizer, parameters, lr=lr, max_grad_norm=optim.max_grad_norm))
-    return _metrics(learner, batch, tally) | {
-        "policy/grad_norm": sum(norms) / len(norms),
+        tally.sums = learner.world.sum(tally.sums)
+        total.add(list(tally.sums), list(tally.maxima))
+        lr = learning_rate(learner.config.optim, step * num_updates + number, learner.config.num_steps * num_updates)
+        norms.append(_step(learner, loss=float(tally.sums[_SUMS.index("loss")]), lr=lr))
+    taken = [norm for norm in norms if math.isfinite(norm)]
+    return _metrics(learner, batch, total) | {
+        "policy/grad_norm": sum(taken) / len(taken) if taken else math.nan,
+        "policy/skipped_updates": float(len(norms) - len(taken)),
         "policy/learning_rate": lr,
         "time/old_logprobs_s": old_logprobs_s,
         "time/update_s": time.perf_counter() - started - old_logprobs_s,
     }
+
+
+def _step(learner: Learner, *, loss: float, lr: float) -> float:
+    """One optimiser step, or none where loss or gradient is not finite; returns the gradient norm, then not finite.
+
+    All ranks hold the same loss and, summed, the same gradient, so they decide alike.
+    """
+    parameters = learner.policy.trainable()
+    learner.world.sum_gradients(parameters)
+    norm = math.nan
+    if math.isfinite(loss):
+        norm = optimizer_step(learner.optimizer, parameters, lr=lr, max_grad_norm=learner.config.optim.max_grad_norm)
+    else:
+        drop_gradients(parameters)
+    learner.skips.note(taken=math.isfinite(norm))
+    return norm
 
 
 def _rows(learner: Learner, batch: Experience, minibatch: set[int]) -> list[Row]:
@@ -295,8 +319,8 @@ def _rollout_logprobs(batch: Experience, rows: Sequence[Row]) -> list[float]:
 
 
 def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, float]:
-    """Figures over all ranks; NaN over tokens where every group was skipped."""
-    sums = dict(zip(_SUMS, learner.world.sum(tally.sums).tolist(), strict=True))
+    """Figures from sums over all ranks and this rank's maxima; NaN over tokens where every group was skipped."""
+    sums = dict(zip(_SUMS, tally.sums.tolist(), strict=True))
     tokens = sums["tokens"] or math.nan
     max_ratio, max_gap = (max(column) for column in zip(*learner.world.collect([tally.maxima.tolist()]), strict=True))
     num_groups = batch.lengths.shape[0]

@@ -52,9 +52,9 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(bad: float, in_bf16: b
     (weight,) = model.parameters()
     optimizer = make_optimizer([weight], OptimConfig(lr=1.0), masters=masters)
     weight.grad = torch.tensor([bad, 1.0])
-    with pytest.raises(FloatingPointError, match="Start a new run from the model"):
-        optimizer_step(optimizer, [weight], lr=1.0, max_grad_norm=1.0)
+    assert not math.isfinite(optimizer_step(optimizer, [weight], lr=1.0, max_grad_norm=1.0))
     assert weight.tolist() == [1.0, 2.0]
+    assert weight.grad is None
     if masters:
         assert (weight.dtype, masters.fp32[0].tolist()) == (torch.bfloat16, [1.0, 2.0])
     assert not optimizer.state

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from updates import CORRECT, LENGTHS, batch_of, close, experienced, facts, fresh, group, learner, rollout
 
+import mm_agrae.train.update as update_module
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
 from mm_agrae.records import Rollout
@@ -116,15 +117,59 @@ def test_divergence_is_k3_from_the_initial_model(policy, world, prompts):
     assert second["policy/loss"] == pytest.approx(surrogate + 0.25 * sum(expected) / 35, abs=1e-5)
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(policy, world, prompts):
-    of = learner(policy, world)
+def spoilt(of, batch, minibatch):
+    """The batch with infinite advantages in the groups of one minibatch of two."""
+    advantages = batch.estimate.advantages.clone()
+    half = advantages[2 * minibatch : 2 * minibatch + 2]
+    half[half > 0] = float("inf")
+    assert half.isinf().any()
+    return replace(batch, estimate=replace(batch.estimate, advantages=advantages))
+
+
+def test_an_update_that_is_not_finite_is_left_out_and_counted(policy, world, prompts):
+    """Weights and moments of the two updates are those of the finite one alone."""
+    of = learner(policy, world, train={"updates_per_rollout": 2})
+    alone = learner(fresh(policy), world, train={"updates_per_rollout": 2})
     batch = batch_of(of, prompts)
-    infinite = batch.estimate.advantages.masked_fill(batch.estimate.advantages > 0, float("inf"))
-    broken = replace(batch, estimate=replace(batch.estimate, advantages=infinite))
+    nothing = batch.estimate.advantages.clone()
+    nothing[:2] = 0
+    found = update(of, spoilt(of, batch, 0), step=0)
+    assert found["policy/skipped_updates"] == 1
+    assert (of.skips.in_a_row, of.skips.is_over) == (0, True)
+    # The same without a first half: its zero gradient moves the moments of no weight, only their step count.
+    second = update(alone, replace(batch, estimate=replace(batch.estimate, advantages=nothing)), step=0)
+    assert second["policy/skipped_updates"] == 0
+    assert found["policy/grad_norm"] == pytest.approx(2 * second["policy/grad_norm"])
+    for of_one, of_other in zip(of.policy.trainable(), alone.policy.trainable(), strict=True):
+        mine, other = (
+            learnt.optimizer.state[weight] for learnt, weight in ((of, of_one), (alone, of_other))
+        )
+        assert (mine["step"], other["step"]) == (1, 2)
+        torch.testing.assert_close(mine["exp_avg"], other["exp_avg"], rtol=1e-5, atol=1e-9)
+
+
+def test_an_update_that_is_not_finite_moves_nothing(policy, world, prompts):
+    of = learner(policy, world)
     before = [parameter.clone() for parameter in policy.trainable()]
-    with pytest.raises(FloatingPointError, match="gradient norm is"):
-        update(of, broken, step=0)
+    found = update(of, spoilt(of, batch_of(of, prompts), 0), step=0)
+    assert math.isnan(found["policy/grad_norm"])
+    assert of.skips.in_a_row == 1
     assert all(torch.equal(one, other) for one, other in zip(before, policy.trainable(), strict=True))
+    assert not of.optimizer.state
+    assert all(parameter.grad is None for parameter in policy.trainable())
+
+
+def test_a_loss_that_is_not_finite_is_enough(policy, world, prompts, monkeypatch, gradients):
+    """Its gradient can be 0, and then its norm tells nothing."""
+    of = learner(policy, world)
+
+    def add(self, sums, maxima):
+        self.sums[update_module._SUMS.index("loss")] = float("inf")
+
+    monkeypatch.setattr(update_module._Tally, "add", add)
+    found = update(of, batch_of(of, prompts), step=0)
+    assert found["policy/skipped_updates"] == 1
+    assert not gradients, "the optimiser was asked"
 
 
 def test_the_learning_rate_counts_updates(policy, world, prompts):
