@@ -20,7 +20,7 @@ from mm_agrae.errors import ConfigError
 DECIDES_NO_NUMBER = {
     "supervision": True,
     "model": {"vision_cache_gib"},
-    "train": {"sharding", "keep_best", "keep_checkpoints", "checkpoint_every", "rollout_log_every"},
+    "train": {"sharding", "reshard_after_forward", "keep_best", "keep_checkpoints", "checkpoint_every", "rollout_log_every"},
     "engine": {
         "base_urls",
         "api_key_variable",
@@ -29,7 +29,6 @@ DECIDES_NO_NUMBER = {
         "request_timeout_s",
         "recover_timeout_s",
         "memory_fraction",
-        "tensor_parallel_size",
         "sleeps",
         "on_mismatch",
         "max_logprob_gap_nats",

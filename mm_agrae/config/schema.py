@@ -180,16 +180,31 @@ class TrainConfig(Section):
         description="Also keep the checkpoint that measured best by this metric, such as eval/held_out/pass@1; null "
         "keeps the newest alone.",
     )
-    sharding: Literal["none", "fsdp2", "zero2", "zero3"] = Field(
+    sharding: Literal["none", "fsdp2"] = Field(
         default="none",
-        description="How weights, gradients and moments are held by several processes. none: each holds them whole. "
-        "fsdp2: each holds a piece of all three (torch fully_shard). zero2, zero3: DeepSpeed ZeRO, a piece of "
-        "gradients and moments, or of weights too. Changes memory and speed only; a resumed run may change it.",
+        description="How several processes hold weights, gradients and moments. none: each holds all of them whole. "
+        "fsdp2: each holds a piece of every layer (torch fully_shard). Changes memory and speed only, and a resumed "
+        "run may change it.",
+    )
+    reshard_after_forward: bool = Field(
+        default=True,
+        description="Under fsdp2: let go of a layer's gathered weights as soon as it has computed, which is what "
+        "DeepSpeed calls ZeRO stage 3. false gathers all weights once per update and keeps them until its end, which "
+        "is ZeRO stage 2: gradients and moments in pieces, fewer messages. Changes memory and speed only.",
     )
     rollout_log_every: PositiveInt = Field(
         default=10, description="Steps between saved rollouts; the first and last always are."
     )
     optim: OptimConfig = Field(default=OptimConfig(), description="Optimiser of the reinforcement-learning loop.")
+
+    @model_validator(mode="after")
+    def _reshards_something(self) -> TrainConfig:
+        if not self.reshard_after_forward and self.sharding == "none":
+            raise ValueError(
+                "reshard_after_forward is false, but sharding is none, so every process holds whole weights anyway. "
+                "Set sharding: fsdp2, or remove reshard_after_forward."
+            )
+        return self
 
 
 class SftConfig(Section):

@@ -71,7 +71,8 @@ class TransformersEngine:
         waiting = deque(sorted(range(len(prompts)), key=lambda index: len(prompts[index].token_ids)))
         done: dict[tuple[int, int], Completion] = {}
         group = sampling.num_completions
-        with self.policy.arithmetic():
+        # Processes finish at different tokens, so none may wait for another one's pass: weights are gathered once.
+        with self.policy.whole(), self.policy.arithmetic():
             batch = _Batch(self.policy, sampling, max_rows=max(group, min(self.batch_rows, group * len(prompts))))
             while waiting or batch.owners:
                 joining = [waiting.popleft() for _ in range(batch.room_for(len(waiting)))]

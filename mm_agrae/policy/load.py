@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,10 +18,13 @@ from mm_agrae.policy.adapters import from_the_base_up, merged, with_adapters
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION, vision_attention_of
 from mm_agrae.policy.head import Head
 from mm_agrae.policy.hugging_face import transformers
-from mm_agrae.policy.masters import Masters, Storage, in_fp32, pick_storage, store_in_bf16
+from mm_agrae.policy.masters import Masters, Storage, pick_storage, store_in_bf16
 from mm_agrae.policy.rope import check_rope, keep_below_long_rope
 from mm_agrae.policy.sharing import VISION_FAMILIES, language_attention_of, with_layout
 from mm_agrae.policy.vision_cache import VisionCache
+
+if TYPE_CHECKING:
+    from mm_agrae.policy.fsdp import Shards
 
 # None of these may be sampled: a sampled placeholder would be taken for an image that is not there.
 PLACEHOLDERS = (
@@ -51,6 +54,7 @@ class Policy:
         stored_weights: What the weights of the model are kept in; buffers are fp32 either way.
         masters: fp32 copies of the trained weights, where those of the model are bf16.
         vision_cache: Features of pictures, where the vision tower is frozen.
+        shards: How the weights are shared out to several processes; None where each holds them whole.
     """
 
     model: nn.Module
@@ -65,6 +69,7 @@ class Policy:
     stored_weights: Storage = "fp32"
     masters: Masters | None = None
     vision_cache: VisionCache = field(default_factory=VisionCache)
+    shards: Shards | None = None
 
     @property
     def device(self) -> torch.device:
@@ -92,6 +97,10 @@ class Policy:
     def trainable(self) -> list[nn.Parameter]:
         """The weights that are trained; their gradients are fp32, whatever the weights are stored in."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, passes without a gradient are no meeting of processes; every process must enter."""
+        return self.shards.whole() if self.shards else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
@@ -161,6 +170,7 @@ def load_policy(
     *,
     weights: Path | None = None,
     trained: bool = True,
+    to_be_sharded: bool = False,
     log: Callable[[str], None] = warnings.warn,
 ) -> Policy:
     """Load a policy.
@@ -170,6 +180,7 @@ def load_policy(
         device: Where to; None picks it by the config.
         weights: Folder of a checkpoint whose weights replace those of config.path; tokenizer and processor stay.
         trained: Whether it will be trained; false freezes every weight, keeps no masters and recomputes nothing.
+        to_be_sharded: Keep masters in host memory, from where pieces of them will go to the device.
         log: Is told when the model cannot share prompts between completions, and why.
 
     Raises:
@@ -210,7 +221,9 @@ def load_policy(
     policy = with_layout(policy, log)
     if precision == "fp32":
         return policy
-    masters = store_in_bf16(model, device) if stored_weights != "fp32" else None
+    masters = None
+    if stored_weights != "fp32":
+        masters = store_in_bf16(model, device, masters_on=torch.device("cpu") if to_be_sharded else device)
     model.to(device)
     policy = replace(policy, precision=precision, stored_weights=stored_weights, masters=masters)
     return with_layout(policy, log) if policy.shares_prompts else policy
@@ -241,15 +254,6 @@ def load_renderer(path: str) -> Policy:
         eos_token_ids=(),
         precision="fp32",
     )
-
-
-def save_weights(policy: Policy, folder: Path) -> None:
-    """Write an ordinary model folder that any program loads; of a LoRA run an ordinary peft adapter folder."""
-    adapters_only = hasattr(policy.model, "peft_config")
-    saved = policy.trainable() if adapters_only else list(policy.model.parameters())
-    with in_fp32(saved, policy.masters):
-        policy.model.save_pretrained(folder)  # type: ignore[operator]
-    policy.processor.save_pretrained(folder)
 
 
 def _read_config(path: str) -> Any:

@@ -11,8 +11,6 @@ neither the uses of one weight (tied, or met by several pieces of the head) nor 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,12 +70,15 @@ def pick_storage(name: str, *, precision: str, device: torch.device) -> Storage:
     return "bf16_with_fp32_masters"
 
 
-def store_in_bf16(model: nn.Module, device: torch.device) -> Masters | None:
+def store_in_bf16(
+    model: nn.Module, device: torch.device, *, masters_on: torch.device | None = None
+) -> Masters | None:
     """Round every weight to bf16 and move it to a device; buffers stay as they are.
 
     Args:
         model: A model in fp32. Its parameters stay the same objects, so tied weights stay tied.
-        device: Where weights and masters go.
+        device: Where weights go.
+        masters_on: Where masters go; None takes the same device.
 
     Returns:
         Masters of the parameters that require a gradient, in the order of model.parameters(); None where none does.
@@ -91,26 +92,5 @@ def store_in_bf16(model: nn.Module, device: torch.device) -> Masters | None:
         if parameter.requires_grad:
             parameter.grad_dtype = torch.float32
             weights.append(parameter)
-            fp32.append(full.to(device, torch.float32))
+            fp32.append(full.to(masters_on or device, torch.float32))
     return Masters(weights=tuple(weights), fp32=tuple(fp32)) if weights else None
-
-
-@contextlib.contextmanager
-def in_fp32(parameters: Sequence[nn.Parameter], masters: Masters | None) -> Iterator[None]:
-    """Put the masters in the place of their weights for a while, and widen the weights that have none.
-
-    A model saved inside is an ordinary fp32 model; rounding it again gives the same bf16 weights. They are
-    widened in host memory: a device that holds a frozen model in bf16 may have no room for it in fp32.
-    """
-    full = dict(zip(masters.weights, masters.fp32, strict=True)) if masters else {}
-    rounded = [parameter.data for parameter in parameters]
-    for parameter in parameters:
-        if parameter in full:
-            parameter.data = full[parameter]
-        elif parameter.dtype != torch.float32:
-            parameter.data = parameter.data.cpu().float()
-    try:
-        yield
-    finally:
-        for parameter, data in zip(parameters, rounded, strict=True):
-            parameter.data = data

@@ -118,6 +118,17 @@ def measured_reason(policy: Policy) -> str | None:
     return None
 
 
+def probe_states(policy: Policy) -> Tensor:
+    """[K, H] hidden states of an arbitrary row, by which a policy can be compared with itself."""
+    row, _ = _probes(policy)
+    return _states(policy, make_layout([row]) if policy.shares_prompts else make_padded_layout([row]))
+
+
+def same_states(policy: Policy, found: Tensor, expected: Tensor) -> bool:
+    """Whether two `probe_states` come from the same weights and kernels."""
+    return _gap(found, expected) <= SAME_KERNEL[policy.precision]
+
+
 def _check_lines(policy: Policy) -> None:
     """A completion on a padded line of a batch must have the hidden states that it has alone."""
     kind = policy.inner.config.model_type

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mm_agrae.errors import CheckpointError
+from mm_agrae.policy.fsdp import piece_like, whole
 from mm_agrae.policy.load import Policy
 
 ADAPTER = "default"  # the name that peft gives to the only one
@@ -57,8 +58,9 @@ def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer, *, keep:
     tensors = {}
     for name, moved in _moved(policy):
         for key, value in optimizer.state.get(moved, {}).items():
+            full = whole(value.detach())
             if keep:
-                tensors[f"{key}/{name}"] = value.detach().cpu()
+                tensors[f"{key}/{name}"] = full.cpu()
     return tensors
 
 
@@ -86,7 +88,13 @@ def restore_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, tensors:
                     f"{key} of {name} has shape {tuple(tensor.shape)}, but the weight has "
                     f"{tuple(moved[name].shape)}. Resume with the model it began with."
                 )
-    state = {number: saved[name] for number, name in enumerate(moved) if name in saved}
+    names = {id(tensor): name for name, tensor in moved.items()}
+    order = [names[id(tensor)] for group in optimizer.param_groups for tensor in group["params"]]
+    state = {
+        number: {key: piece_like(moved[name], tensor) for key, tensor in saved[name].items()}
+        for number, name in enumerate(order)
+        if name in saved
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -107,8 +115,8 @@ def model_tensors(policy: Policy, *, keep: bool = True) -> dict[str, Tensor]:
         pairs = named_weights(policy)
     tensors = {}
     for name, tensor in pairs:
-        if keep:
-            tensors[name] = tensor
+        if keep:  # a gathered weight leaves the device, which may have no room for all of them
+            tensors[name] = tensor.cpu() if policy.shards else tensor
     if keep and not is_adapted(policy):
         saved = policy.model.state_dict()
         tensors |= {name: buffer for name, buffer in policy.model.named_buffers() if name in saved}
@@ -140,8 +148,10 @@ def is_adapted(policy: Policy) -> bool:
 
 def _moved(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """The name of every trained weight, and what the optimiser moves: its master where there is one."""
-    names = [name for name, parameter in policy.inner.named_parameters() if parameter.requires_grad]
-    return zip(names, policy.masters.fp32 if policy.masters else policy.trainable(), strict=True)
+    masters = dict(zip(policy.masters.weights, policy.masters.fp32, strict=True)) if policy.masters else {}
+    for name, parameter in policy.inner.named_parameters():
+        if parameter.requires_grad:
+            yield name, masters.get(parameter, parameter)
 
 
 def _reader(policy: Policy) -> Callable[[nn.Parameter], Tensor]:
@@ -151,7 +161,8 @@ def _reader(policy: Policy) -> Callable[[nn.Parameter], Tensor]:
     def full(parameter: nn.Parameter) -> Tensor:
         if parameter in masters:
             return masters[parameter].detach()
+        weight = whole(parameter.detach())
         # In host memory: a device that holds a frozen model in bf16 may have no room for it in fp32.
-        return parameter.detach() if parameter.dtype == torch.float32 else parameter.detach().cpu().float()
+        return weight if weight.dtype == torch.float32 else weight.cpu().float()
 
     return full

@@ -11,6 +11,7 @@ nothing is cached.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -39,7 +40,7 @@ def image_inputs(policy: Policy, pictured: Sequence[RenderedPrompt]) -> dict[str
     """
     if not pictured:
         return {}
-    if not _takes_features(policy.backbone):  # transformers before 5.18: the backbone calls its encoder itself
+    if not takes_features(policy.backbone):  # transformers before 5.18: the backbone calls its encoder itself
         return {name: tensor.to(policy.device, non_blocking=True) for name, tensor in _pixels(pictured).items()}
     features = _frozen_features(policy, pictured) if tower_is_frozen(policy) else _encode(policy, **_pixels(pictured))
     output = _EncoderOutput(
@@ -49,6 +50,26 @@ def image_inputs(policy: Policy, pictured: Sequence[RenderedPrompt]) -> dict[str
     return {"mm_encoder_outputs": {"image": output}}
 
 
+def no_picture(policy: Policy) -> Tensor | None:
+    """0, through every weight of a tower that is shared out; None where no process waits for this one to call it.
+
+    Forward and backward passes of pieces are meetings, and processes with pictures go to theirs. Called where
+    `image_inputs` would be, so that all of them meet in one order.
+    """
+    shards = policy.shards
+    if shards is None or not shards.tower or (shards.gathered and not torch.is_grad_enabled()):
+        return None
+    tower = policy.backbone.visual
+    merged = tower.spatial_merge_size
+    patch = math.prod(tower.patch_embed.proj.weight.shape[1:])
+    (features,) = _encode(
+        policy,
+        pixel_values=torch.zeros(merged * merged, patch),
+        image_grid_thw=torch.tensor([[1, merged, merged]]),
+    )
+    return sum((level.sum() for level in features.deepstack), features.embeddings.sum()) * 0.0
+
+
 def tower_is_frozen(policy: Policy) -> bool:
     """Whether no weight of the vision tower and its merger, adapters included, is trained."""
     return not any(parameter.requires_grad for parameter in policy.backbone.visual.parameters())
@@ -56,7 +77,7 @@ def tower_is_frozen(policy: Policy) -> bool:
 
 def keeps_features(policy: Policy) -> bool:
     """Whether a picture that was encoded once is not encoded again, as long as there is room for its features."""
-    return tower_is_frozen(policy) and _takes_features(policy.backbone) and policy.vision_cache.max_bytes > 0
+    return tower_is_frozen(policy) and takes_features(policy.backbone) and policy.vision_cache.max_bytes > 0
 
 
 def share_tower(copy: Policy, owner: Policy) -> Policy:
@@ -67,7 +88,8 @@ def share_tower(copy: Policy, owner: Policy) -> Policy:
     return replace(copy, vision_cache=owner.vision_cache)
 
 
-def _takes_features(backbone: Any) -> bool:
+def takes_features(backbone: Any) -> bool:
+    """Whether a backbone can be given what its tower has made of pictures."""
     return "mm_encoder_outputs" in inspect.signature(backbone.forward).parameters
 
 

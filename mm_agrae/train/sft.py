@@ -21,6 +21,7 @@ from mm_agrae.policy.optim import drop_gradients, learning_rate, optimizer_step
 from mm_agrae.policy.packing import budget_of, pack
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.train.session import Session
+from mm_agrae.train.sharding import gathering
 
 PRINT_EVERY = 10
 
@@ -98,8 +99,10 @@ def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> 
         return -scores.logprobs.sum() * counts / num_tokens
 
     batches = pack(rows, budget, padded=not policy.shares_prompts)
-    for micro_batch, counts in world.in_step(batches, [], list(policy.model.parameters())):
-        sums += differentiate(policy, micro_batch, partial(loss_of, counts=counts), budget=budget).double()
+    in_step = world.in_step(batches, [], list(policy.model.parameters()))
+    with gathering(policy, config.train):
+        for micro_batch, counts in in_step:
+            sums += differentiate(policy, micro_batch, partial(loss_of, counts=counts), budget=budget).double()
     parameters = policy.trainable()
     world.sum_gradients(parameters)
     assert session.optimizer is not None

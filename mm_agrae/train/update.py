@@ -29,6 +29,7 @@ from mm_agrae.policy.packing import Budget, budget_of, pack
 from mm_agrae.rollout import Phases, unwatched
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience, has_gradient, minibatches_of
+from mm_agrae.train.sharding import gathering
 from mm_agrae.train.skips import Skips
 
 # Log-probabilities of completions, by the group and the place in it.
@@ -105,33 +106,15 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
     """
     num_updates = learner.config.updates_per_rollout
     minibatches = minibatches_of(batch, num_updates)
-    device = learner.policy.device
     rows = [_rows(learner, batch, set(minibatch.tolist())) for minibatch in minibatches]
     # The first update starts from the sampling policy itself; only later ones need its log-probabilities kept.
     started = time.perf_counter()
     with learner.phases("log-probs"):
         old = _old_logprobs(learner, batch, rows[1:])
     old_logprobs_s = time.perf_counter() - started
-    total, norms, lr = _Tally(device), [], 0.0
+    total, norms, lr = _Tally(learner.policy.device), [], 0.0
     for number, (minibatch, mine) in enumerate(zip(minibatches, rows, strict=True)):
-        tally = _Tally(device)
-        weights = _token_weights(learner, batch, minibatch)
-        for micro_batch, counts in _in_step(learner, batch, mine):
-            terms = _Terms(
-                batch=batch,
-                weights=weights * counts,
-                old=old,
-                reference=_reference_logprobs(learner, micro_batch),
-                tally=tally if counts else _Tally(device),
-            )
-            differentiate(
-                learner.policy,
-                micro_batch,
-                partial(_loss, learner, terms),
-                budget=learner.budget,
-                temperature=learner.temperature,
-                entropy_gradient=learner.algorithm.entropy_weight > 0,
-            )
+        tally = _backward(learner, batch, mine, weights=_token_weights(learner, batch, minibatch), old=old)
         tally.sums = learner.world.sum(tally.sums)
         total.add(list(tally.sums), list(tally.maxima))
         lr = learning_rate(learner.config.optim, step * num_updates + number, learner.config.num_steps * num_updates)
@@ -144,6 +127,30 @@ def update(learner: Learner, batch: Experience, *, step: int) -> dict[str, float
         "time/old_logprobs_s": old_logprobs_s,
         "time/update_s": time.perf_counter() - started - old_logprobs_s,
     }
+
+
+def _backward(learner: Learner, batch: Experience, rows: Sequence[Row], *, weights: Tensor, old: Kept) -> _Tally:
+    """The gradient of this rank's rows, and its figures."""
+    tally = _Tally(learner.policy.device)
+    micro_batches = _in_step(learner, batch, rows)
+    with gathering(learner.policy, learner.config):
+        for micro_batch, counts in micro_batches:
+            terms = _Terms(
+                batch=batch,
+                weights=weights * counts,
+                old=old,
+                reference=_reference_logprobs(learner, micro_batch),
+                tally=tally if counts else _Tally(learner.policy.device),
+            )
+            differentiate(
+                learner.policy,
+                micro_batch,
+                partial(_loss, learner, terms),
+                budget=learner.budget,
+                temperature=learner.temperature,
+                entropy_gradient=learner.algorithm.entropy_weight > 0,
+            )
+    return tally
 
 
 def _step(learner: Learner, *, loss: float, lr: float) -> float:

@@ -1,8 +1,8 @@
 """One step on the same groups by one process or by several: run by torchrun, or called.
 
-python -m torch.distributed.run --standalone --nproc_per_node 2 ranks.py OUT NAME=FOLDER[+sharded][+recomputing] ...
+python -m torch.distributed.run --standalone --nproc_per_node 2 ranks.py OUT NAME=FOLDER[+FLAG]... ...
 
-OUT becomes a file of what each job found, by its name.
+OUT becomes a file of what each job found, by its name. Flags: see `load`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from colours import colour_sample
-from torch import Tensor
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch import Tensor, nn
 
 import mm_agrae.train.update as update_module
 from mm_agrae.config.algorithm import AlgorithmConfig
+from mm_agrae.config.model import LoraConfig
 from mm_agrae.config.schema import ImageConfig, ModelConfig, TrainConfig
 from mm_agrae.estimator import START, assemble
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.flops import model_shape
 from mm_agrae.policy.forward import lay_out, score
+from mm_agrae.policy.fsdp import is_piece, whole
 from mm_agrae.policy.layout import Row
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.optim import make_optimizer
 from mm_agrae.policy.render import render
+from mm_agrae.policy.snapshot import named_weights, optimizer_tensors, restore_optimizer
 from mm_agrae.prompts import make_prompt
 from mm_agrae.records import Completion, Rollout, RolloutGroup, Verdict
 from mm_agrae.rollout import Harvest
@@ -40,6 +41,7 @@ from mm_agrae.train.balance import balanced
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience, experience
 from mm_agrae.train.sampling import sample_groups
+from mm_agrae.train.sharding import held_by
 from mm_agrae.train.update import Learner, update
 
 # Of each group: whether it is shown, completion lengths, which completions are correct. Two updates of four groups.
@@ -84,19 +86,24 @@ def make_rollout(ids: tuple[int, ...], correct: int) -> Rollout:
     return Rollout(completion=completion, verdict=verdict, reward=float(correct))
 
 
-def make_learner(policy: Policy, world: World, *, micro_batch_tokens: int) -> Learner:
-    settings = TrainConfig.model_validate(
+def settings_of(flags: Sequence[str] = (), *, micro_batch_tokens: int = 90) -> TrainConfig:
+    return TrainConfig.model_validate(
         {
             "num_steps": 10,
             "updates_per_rollout": 2,
             "micro_batch_tokens": micro_batch_tokens,
             "optim": {"lr": 1e-4, "max_grad_norm": MAX_GRAD_NORM},
+            "sharding": "fsdp2" if "sharded" in flags else "none",
+            "reshard_after_forward": "gathered" not in flags,
         }
     )
+
+
+def make_learner(policy: Policy, world: World, settings: TrainConfig) -> Learner:
     return Learner(
         policy=policy,
         reference=None,
-        optimizer=make_optimizer(policy.trainable(), settings.optim),
+        optimizer=make_optimizer(policy.trainable(), settings.optim, masters=policy.masters),
         algorithm=assemble(AlgorithmConfig.model_validate({"weighting": ["agrae"]}), max_completion_tokens=30),
         config=settings,
         temperature=0.7,
@@ -115,102 +122,104 @@ def experienced(learner: Learner) -> Experience:
     return experience(sampled, learner.algorithm, START)[0]
 
 
-def whole(tensor: Any) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Gradients of each update as the optimiser gets them, whose of them World added up, and all forward passes."""
+    """Gradients of each update as the optimiser gets them, whose of them World added up, and calls of the model."""
 
     gradients: list[dict[str, Tensor]] = field(default_factory=list)
     summed: set[str] = field(default_factory=set)
     passes: list[int] = field(default_factory=list)
+    towers: list[int] = field(default_factory=list)
 
 
 @contextmanager
-def watched(policy: Policy, world: World, *, adamw: bool) -> Iterator[Seen]:
+def watched(policy: Policy, world: World) -> Iterator[Seen]:
     """See `learn`."""
     seen = Seen()
     names = [name for name, parameter in policy.model.named_parameters() if parameter.requires_grad]
     real_step, real_sum = update_module.optimizer_step, world._sum_bucket
 
     def step(optimizer: Any, parameters: Sequence[Any], *, lr: float, max_grad_norm: float) -> float:
-        seen.gradients.append({name: whole(p.grad) for name, p in zip(names, parameters, strict=True)})
-        if adamw:
-            return real_step(optimizer, parameters, lr=lr, max_grad_norm=max_grad_norm)
-        with torch.no_grad():
-            for parameter in parameters:
-                parameter -= 1e-2 * parameter.grad
-                parameter.grad = None
-        return 0.0
+        seen.gradients.append({name: whole(p.grad).clone() for name, p in zip(names, parameters, strict=True)})
+        return real_step(optimizer, parameters, lr=lr, max_grad_norm=max_grad_norm)
 
     def add_up(bucket: Sequence[Tensor]) -> None:
         there = {id(gradient) for gradient in bucket}
         seen.summed.update(n for n, p in zip(names, policy.trainable(), strict=True) if id(p.grad) in there)
         real_sum(bucket)
 
-    counting = policy.backbone.register_forward_hook(lambda module, given, out: seen.passes.append(1))
+    hooks = [policy.backbone.register_forward_hook(lambda module, given, out: seen.passes.append(1))]
+    if policy.sees:
+        hooks.append(policy.backbone.visual.register_forward_hook(lambda module, given, out: seen.towers.append(1)))
     with patch.object(update_module, "optimizer_step", step), patch.object(world, "_sum_bucket", add_up):
         yield seen
-    counting.remove()
+    for hook in hooks:
+        hook.remove()
 
 
-def learn(policy: Policy, world: World, *, adamw: bool, micro_batch_tokens: int = 90) -> dict[str, Any]:
+def learn(policy: Policy, world: World, settings: TrainConfig) -> dict[str, Any]:
     """What one step finds.
 
     Args:
         policy: The model, whole or sharded.
         world: The processes.
-        adamw: Step as training does. AdamW takes no mixture of sharded and whole weights, so sharded ones go down the
-            gradient, unclipped.
-        micro_batch_tokens: Bound of a forward pass.
+        settings: See `settings_of`.
 
     Returns:
         metrics: Of the updates, over all ranks.
         logprobs: Of the completions of all groups, before the step.
         rows: Of each rank, the groups that it sampled and those that it learnt from.
-        num_passes: Of each rank, its forward passes during the updates.
+        num_passes, num_towers: Of each rank, its passes through the model and its vision tower during the updates.
         gradients: Of each update, by parameter, as the optimiser gets them.
-        moves: Of each parameter, by both updates.
+        moves: Of each weight, by both updates.
+        moments: What the optimiser remembers.
+        again: The same, after it was given to a new optimiser.
         in_parts: Parameters that no rank holds whole.
         summed: Parameters whose gradients World added up.
     """
-    learner = make_learner(policy, world, micro_batch_tokens=micro_batch_tokens)
-    with torch.no_grad():
+    learner = make_learner(policy, world, settings)
+    with torch.no_grad(), policy.whole():
         rows = [row_of(make_group(policy, number)) for number in range(len(GROUPS))]
         logprobs = score(policy, lay_out(policy, rows), temperature=learner.temperature).logprobs
-    before = {name: whole(parameter.detach()) for name, parameter in policy.model.named_parameters()}
-    with watched(policy, world, adamw=adamw) as seen:
+    before = {name: weight.clone() for name, weight in named_weights(policy)}
+    with watched(policy, world) as seen:
         sampled = experienced(learner)
         batch = balanced(learner, sampled, model_shape(policy))
         metrics = update(learner, batch, step=0)
+    moments = optimizer_tensors(policy, learner.optimizer)
+    new = make_optimizer(policy.trainable(), settings.optim, masters=policy.masters)
+    restore_optimizer(policy, new, moments)
     return {
         "metrics": metrics,
         "logprobs": logprobs,
         "rows": world.collect([(sampled.rows, batch.rows)]),
         "num_passes": world.collect([len(seen.passes)]),
+        "num_towers": world.collect([len(seen.towers)]),
         "gradients": seen.gradients,
-        "moves": {n: whole(parameter.detach()) - before[n] for n, parameter in policy.model.named_parameters()},
-        "in_parts": {n for n, parameter in policy.model.named_parameters() if isinstance(parameter, DTensor)},
+        "moves": {name: weight - before[name] for name, weight in named_weights(policy)},
+        "moments": moments,
+        "again": optimizer_tensors(policy, new),
+        "in_parts": {name for name, parameter in policy.model.named_parameters() if is_piece(parameter)},
         "summed": seen.summed,
     }
 
 
-def shard(policy: Policy) -> None:
-    """FSDP2 of the language model, layer by layer; World sums the gradients of what stays whole.
-
-    A vision tower stays whole because it runs only where there are pictures, the head because a rank calls it once per
-    piece of its completions: both would make ranks meet that are not there.
-    """
-    stay = {policy.head.weight, *(policy.backbone.visual.parameters() if policy.sees else ())}
-    for layer in policy.inner.get_decoder().layers:
-        fully_shard(layer)
-    fully_shard(policy.backbone, ignored_params=stay)
-    for module in policy.model.modules():
-        if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)  # the loss is a sum over ranks
-            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+def load(folder: str, flags: Sequence[str] = ()) -> Policy:
+    """A whole policy. Flags: recomputing, lora, frozen (the tower), bf16 (with masters), untied (a head of its own)."""
+    policy = load_policy(
+        ModelConfig(
+            path=folder,
+            device="cpu",
+            gradient_checkpointing="recomputing" in flags,
+            lora=LoraConfig(rank=4, alpha=8.0) if "lora" in flags else None,
+            freeze=("vision", "connector") if "frozen" in flags else (),
+            precision="bf16" if "bf16" in flags else "fp32",
+            stored_weights="bf16_with_fp32_masters" if "bf16" in flags else "fp32",
+        )
+    )
+    if "untied" in flags:
+        policy.head.weight = nn.Parameter(policy.head.weight.detach().clone())
+    return policy
 
 
 def main(out: str, *jobs: str) -> None:
@@ -220,10 +229,10 @@ def main(out: str, *jobs: str) -> None:
     for job in jobs:
         name, _, what = job.partition("=")
         folder, *flags = what.split("+")
-        policy = load_policy(ModelConfig(path=folder, device="cpu", gradient_checkpointing="recomputing" in flags))
-        if "sharded" in flags:
-            shard(policy)
-        found[name] = learn(policy, world, adamw="sharded" not in flags)
+        torch.manual_seed(0)  # adapters
+        settings = settings_of(flags)
+        policy = held_by(load(folder, flags), settings, world, print)
+        found[name] = learn(policy, world, settings)
     if world.is_main:
         torch.save(found, Path(out))
 

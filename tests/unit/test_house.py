@@ -49,7 +49,7 @@ DOORS = {
     "wandb": {"store/tracker.py"},
     "matplotlib": {"report/plots.py"},
     "accelerate": {"train/distributed.py"},
-    "torch.distributed": {"train/distributed.py"},
+    "torch.distributed": {"train/distributed.py", "policy/fsdp.py"},
     "transformers": {"policy/", "engines/transformers_engine.py"},
     "peft": {"policy/"},
     "qwen_vl_utils": {"policy/"},
