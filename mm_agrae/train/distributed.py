@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.distributed import all_to_all_single
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from mm_agrae.errors import CheckpointError, ConfigError, LostProcessError
@@ -154,6 +155,10 @@ class World:
         if bucket:
             self._sum_bucket(bucket)
 
+    def mesh(self) -> DeviceMesh:
+        """All processes in a row, for what is cut into pieces."""
+        return init_device_mesh(self.device.type, (self.size,))
+
     def keeps_step(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether every rank must make the same forward passes: parameters are sharded over them."""
         return any(isinstance(parameter, DTensor) for parameter in parameters)
@@ -185,7 +190,8 @@ class World:
         if busiest and idle:
             raise ConfigError(
                 f"rank {idle[0]} of {self.size} has no group, but with sharded weights every rank must compute in "
-                "every update. Set rollout.num_prompts to at least the number of processes."
+                "every update. Set rollout.num_prompts (for a warm start: sft.batch_size) to at least the number of "
+                "processes."
             )
         return counted + [(fillers[0], False) for _ in range(busiest - len(counted))]
 
