@@ -1,0 +1,137 @@
+"""What must be so on every machine of a run; checked when it starts, where nothing is lost yet.
+
+Recipe, packages, data and model are read by every process for itself, maybe from a copy on its own machine. A copy that
+differs would not fail: the processes would wait for each other for ever, or add up gradients of different models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor
+
+from mm_agrae.config import RunConfig
+from mm_agrae.errors import CheckpointError, ConfigError
+from mm_agrae.policy.load import Policy
+from mm_agrae.store.provenance import environment
+from mm_agrae.train.distributed import World
+
+# Elements that are widened at a time.
+STRETCH = 16 * 1024 * 1024
+
+
+def check_start(world: World, config: RunConfig, out: Path | None, *, resume: bool) -> None:
+    """Before anything is loaded: the same job everywhere, and one place for the run folder.
+
+    Args:
+        world: The processes; all of them must call.
+        config: As this process read it.
+        out: The run folder as it was named to this process; None where config.output_dir decides.
+        resume: Whether this process was asked to go on with it.
+
+    Raises:
+        ConfigError: Settings, versions or what was asked for differ between the processes.
+        CheckpointError: A process does not see the folder of the main one.
+    """
+    if world.size == 1:
+        return
+    found = environment(str(world.device))
+    facts = {"--out": str(out), "--resume": str(resume), **dict(_settings(config.model_dump(mode="json")))}
+    facts |= {"version of mm-agrae": str(found["version"]), "git revision": str(found["git_revision"])}
+    check_alike(world, facts | {f"version of {name}": version for name, version in found["packages"].items()})
+    check_shared(world, out or Path(config.output_dir))
+
+
+def check_weights(world: World, policy: Policy) -> None:
+    """See that all processes loaded the same model; to be called before they share out its weights.
+
+    Raises:
+        ConfigError: They did not.
+    """
+    if world.size > 1:
+        check_alike(world, {"weights of model.path": weights_mark(policy.model.named_parameters())})
+
+
+def check_alike(world: World, facts: Mapping[str, str]) -> None:
+    """Compare what every process found for itself.
+
+    Args:
+        world: The processes; all of them must call.
+        facts: By their names in words.
+
+    Raises:
+        ConfigError: A process found something else than the main process; raised on every rank.
+    """
+    everyone = world.collect([(socket.gethostname(), dict(facts))])
+    main_host, main_facts = everyone[0]
+    for rank, (host, theirs) in enumerate(everyone):
+        other = sorted(name for name in main_facts | theirs if main_facts.get(name) != theirs.get(name))
+        if other:
+            listed = "".join(
+                f"\n  {name}: {main_facts.get(name, 'not there')} -> {theirs.get(name, 'not there')}" for name in other
+            )
+            raise ConfigError(
+                f"rank {rank} on {host} does not start like rank 0 on {main_host}:{listed}\n"
+                "All processes of a run need the same recipe, packages, data and model. Copy those of rank 0."
+            )
+
+
+def check_shared(world: World, folder: Path) -> None:
+    """See that all processes have one run folder: everyone reads its checkpoints and writes pictures and logs to it.
+
+    Args:
+        world: The processes; all of them must call.
+        folder: The run folder, or where it will be made; the innermost of its folders that is there is looked at.
+
+    Raises:
+        CheckpointError: A process does not see what the main process writes there; raised on every rank.
+    """
+    mark = Path()
+    if world.is_main:
+        there = next(one for one in (folder, *folder.parents) if one.is_dir())
+        mark = there / f".seen_by_all_{uuid4().hex}"
+        mark.touch()
+    mark = world.broadcast(mark)
+    everyone = world.collect([(socket.gethostname(), mark.is_file())])
+    if world.is_main:
+        mark.unlink()
+    blind = [f"rank {rank} on {host}" for rank, (host, sees) in enumerate(everyone) if not sees]
+    if blind:
+        raise CheckpointError(
+            f"{', '.join(blind)} does not see what rank 0 on {everyone[0][0]} writes to {mark.parent.absolute()}, but "
+            f"all processes of a run share its folder, {folder}. Put it, by output_dir or --out, on a file system that "
+            "every machine has mounted at the same path."
+        )
+
+
+def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """A short mark of all weights: equal weights have equal marks, on every device.
+
+    Sums of the bits of each tensor, so that a GPU needs a fraction of a second for billions of weights. It is made to
+    notice another model, another revision or a broken copy; not somebody who wants it to notice nothing.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in weights:
+        bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
+        total = sum(int(stretch.sum(dtype=torch.int64)) for stretch in bits.split(STRETCH))
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {total}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every setting by its dotted name."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, json.dumps(value)
+
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
