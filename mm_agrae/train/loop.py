@@ -85,7 +85,8 @@ def _train(session: Session, parts: Parts) -> None:
         metrics = batch.metrics() | outcome | _costs(session, sampled, outcome)
         metrics["throughput/update_useful_flops_per_s"] = useful_flops(learner, batch, shape) / metrics["time/update_s"]
         if session.skips.is_over or _due(session.step, config.train.rollout_log_every, config):
-            _log_rollouts(session, batch)
+            with session.watch.phase("save"):
+                _log_rollouts(session, batch)
         if _due(session.step, config.evaluate.every, config, first=False):
             metrics |= _measure(parts, session)
         metrics["time/checkpoint_s"] = checkpoint_s

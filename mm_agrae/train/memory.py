@@ -48,6 +48,7 @@ _RECOMPUTE_ALL = _Remedy(
     setting="train.recompute_above_tokens", what="lower", helps=lambda config: config.train.recompute_above_tokens > 0
 )
 _ADAPTERS = _Remedy(setting="model.lora", what="train adapters by", helps=lambda config: config.model.lora is None)
+_FREEZE = _Remedy(setting="model.freeze", what="train fewer parts by")
 _SHARDING = _Remedy(
     setting="train.sharding",
     what="spread the weights over several processes by",
@@ -59,14 +60,14 @@ _WORKERS = _Remedy(setting="verifier.num_workers", what="lower")
 
 # In the order in which they are tried; those that cannot help are passed over.
 _REMEDIES: dict[Phase | Literal["load"], tuple[_Remedy, ...]] = {
-    "load": (_ADAPTERS, _SHARDING, _ENGINE, _Remedy(setting="model.stored_weights", what="set")),
+    "load": (_SHARDING, _ADAPTERS, _ENGINE, _Remedy(setting="model.path", what="take a smaller model by"), _FREEZE),
     "render": (_PIXELS, _PROMPTS, _VISION_CACHE),
     "rollout": (_ENGINE, _SLEEP, _ROWS, _COMPLETIONS, _PIXELS),
     "verify": (_WORKERS, _COMPLETIONS, _PROMPTS),
     "log-probs": (_TOKENS, _TARGETS, _PIXELS),
     "update": (_SLEEP, _TOKENS, _RECOMPUTE, _TARGETS, _RECOMPUTE_ALL, _ADAPTERS, _SHARDING),
-    "sync": (_ENGINE, _SLEEP, _ADAPTERS, _SHARDING, _TOKENS),
-    "save": (_ADAPTERS, _SHARDING, _VISION_CACHE, _PROMPTS),
+    "sync": (_ENGINE, _SLEEP, _ADAPTERS, _SHARDING, _FREEZE),
+    "save": (_VISION_CACHE, _ADAPTERS, _FREEZE),
     "evaluate": (
         _ENGINE,
         _ROWS,

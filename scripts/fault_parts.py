@@ -1,0 +1,173 @@
+"""Rows of the fault table for what a run depends on: the verifier's workers, and servers of rollouts."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "unit" / "engines")]
+
+import run_files
+from fault_rows import NUM_STEPS, Bench, Row, await_step, how
+
+from mm_agrae.records import Verdict
+from mm_agrae.store.run_dir import RunDir
+from mm_agrae.verify import Question, VerifierPool
+
+TIMEOUT_S = 1.0
+DEAD_S, HUNG_S = 1.0, 4.0
+ROOTS = Question(target="2\\sqrt{3}", answer_kind="expression")
+TEXTS = [f"\\boxed{{\\sqrt{{{number}}}}}" for number in (12, 13, 48, 12, 3)]
+# Passes the guards, and sympy does not come back from simplifying the difference.
+ENDLESS = "\\boxed{x\\sqrt{3.5\\sqrt{\\sqrt{2}}}}", Question(target="x\\ln(7)", answer_kind="expression")
+FAULT = 2  # the item that meets the fault
+
+
+def judged(pool: VerifierPool, *, endless: bool = False) -> tuple[list[Verdict], float]:
+    """Verdicts of all texts, and the seconds they took."""
+    items = [(text, ROOTS) for text in TEXTS]
+    if endless:
+        items[FAULT] = ENDLESS
+    begun = time.perf_counter()
+    verdicts = pool.verify_all(*map(list, zip(*items, strict=True)))
+    return verdicts, time.perf_counter() - begun
+
+
+def verifier_row(name: str, harm: Callable[[VerifierPool], None] | None, *, costs: int) -> Row:
+    """Judge once undisturbed and once with the fault; `costs` answers may end without a verdict."""
+    with VerifierPool(num_workers=1, timeout_s=TIMEOUT_S if harm is None else 20.0) as pool:
+        expected, undisturbed_s = judged(pool)
+        expected, undisturbed_s = judged(pool)  # the first start of a worker is none of the fault
+        timer = None
+        if harm is not None:
+            for worker in pool._staff.workers:
+                os.kill(worker.pid or 0, signal.SIGSTOP)  # so that it holds an answer when the harm is done
+            timer = threading.Timer(0.2, harm, (pool,))
+            timer.start()
+        found, seconds = judged(pool, endless=harm is None)
+        if timer:
+            timer.join()
+        again, _ = judged(pool)
+    unjudged = [place for place, verdict in enumerate(found) if verdict.status == "timeout"]
+    same = [one.status == other.status for one, other in zip(found, expected, strict=True)]
+    holds = len(unjudged) == costs and same.count(False) == costs
+    holds = holds and [verdict.status for verdict in again] == [verdict.status for verdict in expected]
+    return Row(
+        fault=name,
+        ended="goes on",
+        lost=f"the verdict of {costs} answer, counted as unscored" if costs else "nothing",
+        repeated=0,
+        recover_s=seconds - undisturbed_s,
+        holds=holds,
+    )
+
+
+def hung_comparison(bench: Bench) -> Row:
+    """Computer algebra that does not come back."""
+    return verifier_row("comparison never ends", None, costs=1)
+
+
+def killed_worker(bench: Bench) -> Row:
+    def kill(pool: VerifierPool) -> None:
+        os.kill(pool._staff.workers[0].pid or 0, signal.SIGKILL)
+
+    return verifier_row("verifier worker killed", kill, costs=1)
+
+
+def killed_pool(bench: Bench) -> Row:
+    """The process that forks the workers dies with its worker."""
+
+    def kill(pool: VerifierPool) -> None:
+        assert pool._staff._parent is not None
+        pool._staff._parent.process.kill()
+        os.kill(pool._staff.workers[0].pid or 0, signal.SIGKILL)
+
+    return verifier_row("verifier pool killed", kill, costs=1)
+
+
+def serve(port: int) -> None:
+    """A stand-in for a vLLM server, in a process of its own."""
+    from fake_vllm import FakeVllm
+
+    fake = FakeVllm()
+    fake.stop()
+    fake.port = port
+    fake.start()
+    threading.Event().wait()
+
+
+def server_row(bench: Bench, name: str, harm: Callable[[BaseProcess, Callable[[], BaseProcess]], BaseProcess]) -> Row:
+    """A run with rollouts from a server that is harmed once step 2 is made; the run goes on by itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def start() -> BaseProcess:
+        process = bench.launcher.context.Process(target=serve, args=(port,))
+        process.start()
+        return process
+
+    out = bench.folder / name.replace(" ", "_")
+    settings = [
+        "engine.kind=vllm_server",
+        f"engine.base_urls=[http://127.0.0.1:{port}]",
+        "engine.sync=files",
+        "engine.on_mismatch=warn",
+        "engine.request_timeout_s=1",
+        "engine.recover_timeout_s=60",
+    ]
+    server = start()
+    running = bench.launcher.start(*bench.words(out, *settings))
+    await_step(running, 2)
+    server = harm(server, start)
+    recovered = time.time()
+    made = await_step(running, 4)
+    ended = running.end()
+    server.kill()
+    run = RunDir.open(out)
+    steps = [line["step"] for line in run_files.metrics(run)]
+    versions = {
+        name: {group["weights_version"] for group in groups}
+        for name, groups in run_files.groups(run).items()
+        if name.startswith("rollouts/")
+    }
+    fresh = all(found == {int(re.findall(r"\d+", name)[-1]) - 1} for name, found in versions.items())
+    holds = ended.status == 0 and steps == list(range(NUM_STEPS + 1)) and fresh
+    return Row(
+        fault=name,
+        ended="goes on" if holds else how(ended),
+        lost="nothing: every step made, every completion of its step's weights" if holds else "not as it must be",
+        repeated=0,
+        recover_s=made - recovered,
+        holds=holds,
+    )
+
+
+def killed_server(bench: Bench) -> Row:
+    def harm(server: BaseProcess, start: Callable[[], BaseProcess]) -> BaseProcess:
+        server.kill()
+        server.join()
+        time.sleep(DEAD_S)
+        return start()
+
+    return server_row(bench, "vLLM server killed and restarted", harm)
+
+
+def hung_server(bench: Bench) -> Row:
+    def harm(server: BaseProcess, start: Callable[[], BaseProcess]) -> BaseProcess:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(HUNG_S)
+        os.kill(server.pid, signal.SIGCONT)
+        return server
+
+    return server_row(bench, f"vLLM server hangs for {HUNG_S:g} s", harm)

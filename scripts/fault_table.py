@@ -1,0 +1,131 @@
+"""Every fault on purpose, in a real process: what the run did, what was lost, and how soon it was where it had been.
+
+    python scripts/fault_table.py             the table
+    python scripts/fault_table.py --json      the rows as JSON, and nothing else, on standard output
+    python scripts/fault_table.py --only memory --only rank     rows whose names hold one of these words
+
+A tiny Qwen2.5-VL learns six steps from pictures. `lost` compares with the run that nothing happened to: "nothing" says
+that all metrics and, bit for bit, the last checkpoint's weights and moments are the same. `repeated` counts steps that
+were made twice. `recover_s` runs from the fault to the moment when the resumed run has made the step of the fault; what
+finds the fault (a deadline of 3 s), and loading the model, are in it, the imports of a fresh process are not (`start_s`).
+Rows that go on by themselves count the seconds that the fault cost. Servers are stand-ins (tests/unit/engines) in
+processes of their own. Exit status 1 if a row does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+# Before torch is imported, here and in the processes that inherit it: one thread, no network.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+
+import fault_parts as parts
+import fault_rows as rows
+from colours import RECIPE, colour_sample, told, write_colours
+from faults import Launcher
+
+from mm_agrae.cli.jobs import run_sft
+from mm_agrae.policy.tiny import build_model_folder
+from mm_agrae.train.supervision import STALLED
+
+Make = Callable[[rows.Bench], rows.Row]
+
+RUNS: dict[str, Make] = {
+    "killed in the rollout": partial(rows.single, kind="kill", phase="rollout", step=4, status=-9),
+    "killed in the update": partial(rows.single, kind="kill", phase="update", step=3, status=-9),
+    "killed while saving": partial(rows.single, kind="kill_in_checkpoint", phase="save", step=4, status=-9),
+    "disk full while logging": partial(
+        rows.single, kind="full_disk", phase="save", step=3, says="the disk is full at metrics.jsonl"
+    ),
+    "engine hangs": partial(rows.single, kind="hang", phase="rollout", step=3, says="phase rollout", status=STALLED),
+    "out of memory in the update": partial(
+        rows.single, kind="memory", phase="update", step=3, says="lower train.micro_batch_tokens"
+    ),
+}
+OTHERS: dict[str, Make] = {
+    "rank stalls": rows.stalled_rank,
+    "rank killed, under torchrun": rows.killed_rank,
+    "rank killed, no agent": rows.lonely_rank,
+    "gradient NaN once": rows.one_nan,
+    "gradient NaN for ever": rows.endless_nan,
+    "checkpoint file truncated": rows.truncated_checkpoint,
+    "damaged picture": rows.damaged_picture,
+    "comparison never ends": parts.hung_comparison,
+    "verifier worker killed": parts.killed_worker,
+    "verifier pool killed": parts.killed_pool,
+    "vLLM server killed and restarted": parts.killed_server,
+    "vLLM server hangs": parts.hung_server,
+}
+FAULTS: dict[str, Make] = {name: partial(make, name=name) for name, make in RUNS.items()} | OTHERS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--only", action="append", default=[], help="rows whose name holds this word; may be repeated")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        start_s = seconds_to_start()
+        found = []
+        for row in table(Path(folder), chosen.only):
+            found.append(row)
+            if not chosen.json:
+                print(line_of(row), flush=True)
+    holds = all(row.holds for row in found)
+    if chosen.json:
+        print(json.dumps({"rows": [asdict(row) for row in found], "start_s": start_s, "holds": holds}))
+    else:
+        print(f"a fresh process takes {start_s:.1f} s more for its imports")
+    return 0 if holds else 1
+
+
+def table(folder: Path, only: list[str]) -> Iterator[rows.Row]:
+    """The rows, as they are measured."""
+    recipe = make_recipe(folder)
+    bench = rows.make_bench(folder, recipe, Launcher(folder))
+    for name, make in FAULTS.items():
+        if not only or any(word in name for word in only):
+            yield make(bench)
+
+
+def line_of(row: rows.Row) -> str:
+    verdict = "" if row.holds else "  DOES NOT HOLD"
+    return (
+        f"{row.fault:<34} lost: {row.lost}; {row.repeated} steps repeated; {row.recover_s:.1f} s; {row.ended}{verdict}"
+    )
+
+
+def make_recipe(folder: Path) -> Path:
+    """A recipe with a model that is right about half the time, as the tests have it."""
+    data = write_colours(folder / "data", [colour_sample(index, image=index % 3 > 0) for index in range(24)])
+    corpus = [f"{s.question} {s.solution}" for index in range(24) for s in (colour_sample(index), told(index))] * 4
+    build_model_folder(folder / "raw", architecture="qwen2_5_vl", size="tiny", corpus=corpus, seed=0)
+    warm = folder / "warm.yaml"
+    warm.write_text(RECIPE.format(model=folder / "raw", data=data), encoding="utf-8")
+    settings = ["sft.num_steps=20", "sft.batch_size=8", "train.checkpoint_every=0"]
+    run = run_sft(warm, settings, folder / "warm", False, lambda line: None)
+    recipe = folder / "recipe.yaml"
+    model = run.checkpoints / "step_000020" / "model"
+    recipe.write_text(RECIPE.format(model=model, data=data), encoding="utf-8")
+    return recipe
+
+
+def seconds_to_start() -> float:
+    """What a fresh process needs before it can load a model."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import mm_agrae.cli.jobs"], check=True, cwd=rows.ROOT)
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    sys.exit(main())
