@@ -6,16 +6,18 @@ Order of a save, and what a kill leaves behind at each point:
 2. it is renamed to `step_000010/`                    -> a folder without COMPLETE, ignored, replaced by the next save
 3. `step_000010/COMPLETE` appears (itself by rename)  -> a checkpoint
 
+COMPLETE holds the size and the SHA-256 of every file, so that a flipped bit is found before a run goes on with it.
 Older checkpoints are touched by none of this; `prune` removes them later, and only beside newer complete ones.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from mm_agrae.store.run_dir import step_name, step_of
 
 COMPLETE = "COMPLETE"
 STATE = "state.json"
+
+_REMEDY = "Restore the file, or move the checkpoint away, so that --resume goes on from the one before it."
 
 
 def save_checkpoint(root: Path, step: int, *, write: Callable[[Path], None], state: Mapping[str, Any]) -> Path:
@@ -61,7 +65,7 @@ def save_checkpoint(root: Path, step: int, *, write: Callable[[Path], None], sta
             shutil.rmtree(final)
         os.rename(temporary, final)
         fsync_directory(root)
-        write_json(final / COMPLETE, {"files": _sizes(final)})
+        write_json(final / COMPLETE, {"files": _marks(final)})
     except Exception as error:
         raise CheckpointError(_failure(root, step, error)) from error
     finally:
@@ -74,16 +78,58 @@ def save_checkpoint(root: Path, step: int, *, write: Callable[[Path], None], sta
 
 def latest_checkpoint(root: Path) -> Path | None:
     """The complete checkpoint with the most steps, or None. Unfinished ones are ignored."""
-    found = _complete(Path(root))
-    return found[-1] if found else None
+    found = complete_checkpoints(root)
+    return found[max(found)] if found else None
+
+
+def complete_checkpoints(root: Path) -> dict[int, Path]:
+    """The complete checkpoints by their steps, in that order."""
+    root = Path(root)
+    if not root.is_dir():
+        return {}
+    steps = [(step, path) for path in root.iterdir() if (step := step_of(path.name)) is not None]
+    return {step: path for step, path in sorted(steps) if (path / COMPLETE).is_file()}
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The state.json of a complete checkpoint.
+    """The state.json of a complete checkpoint. Sizes of files are looked at, their bytes are not: see `check_files`.
 
     Raises:
         CheckpointError: If the folder is missing or unfinished, a file is missing or has another size than when it
             was saved, or state.json cannot be read.
+    """
+    path = Path(path)
+    for name, mark in file_marks(path).items():
+        file = path / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != mark["bytes"]:
+            raise CheckpointError(
+                f"{file} {'is missing' if found is None else f'has {found} bytes'}, but had {mark['bytes']} bytes when "
+                f"the checkpoint was saved. {_REMEDY}"
+            )
+    return _read_object(path / STATE)
+
+
+def check_files(path: Path) -> None:
+    """Read every file of a complete checkpoint and compare it with what was saved.
+
+    Raises:
+        CheckpointError: As `read_state`, or if a file holds other bytes than it was saved with.
+    """
+    path = Path(path)
+    read_state(path)
+    for name, mark in file_marks(path).items():
+        if file_sha256(path / name) != mark["sha256"]:
+            raise CheckpointError(
+                f"{path / name} is damaged: its bytes are not those that were saved (their SHA-256 differs). {_REMEDY}"
+            )
+
+
+def file_marks(path: Path) -> dict[str, dict[str, Any]]:
+    """Name -> {"bytes", "sha256"} of every file of a complete checkpoint, as they were when it was saved.
+
+    Raises:
+        CheckpointError: If the folder is missing or unfinished, or its marker is that of an earlier version.
     """
     path = Path(path)
     if not path.is_dir():
@@ -92,37 +138,30 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {path} has no {COMPLETE} marker: its save was interrupted. Use an earlier checkpoint."
         )
-    for name, size in _read_object(path / COMPLETE).get("files", {}).items():
-        file = path / name
-        found = file.stat().st_size if file.is_file() else None
-        if found != size:
-            raise CheckpointError(
-                f"{file} {'is missing' if found is None else f'has {found} bytes'}, but had {size} bytes when the "
-                "checkpoint was saved. Use another checkpoint or restore the file."
-            )
-    return _read_object(path / STATE)
+    marks: dict[str, Any] = _read_object(path / COMPLETE).get("files", {})
+    if any(not isinstance(mark, dict) for mark in marks.values()):
+        raise CheckpointError(
+            f"checkpoint {path} was saved by an earlier version, in another format (its optimiser as a pickle, its "
+            "files without digests). Resume it with the version that saved it, or start a new run from its model/ "
+            "folder (model.path)."
+        )
+    return marks
 
 
-def prune(root: Path, keep: int) -> None:
-    """Remove all complete checkpoints but the newest `keep`, oldest first.
+def prune(root: Path, keep: int, *, spare: Collection[int] = ()) -> None:
+    """Remove all complete checkpoints but the newest `keep` and those of the steps in `spare`, oldest first.
 
     Raises:
         ValueError: If `keep` is below 1: the last checkpoint is never removed.
     """
     if keep < 1:
         raise ValueError(f"checkpoints to keep is {keep}, but must be at least 1: the last one is never removed.")
-    for path in _complete(Path(root))[:-keep]:
+    found = complete_checkpoints(root)
+    for step in [step for step in list(found)[:-keep] if step not in spare]:
         # Renamed first, so that a kill in the middle leaves no folder that says COMPLETE and is not.
-        doomed = path.with_name(f".{path.name}.tmp")
-        os.rename(path, doomed)
+        doomed = found[step].with_name(f".{found[step].name}.tmp")
+        os.rename(found[step], doomed)
         shutil.rmtree(doomed)
-
-
-def _complete(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
-    steps = [(step, path) for path in root.iterdir() if (step := step_of(path.name)) is not None]
-    return [path for _, path in sorted(steps) if (path / COMPLETE).is_file()]
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -130,19 +169,27 @@ def _remove_leftovers(root: Path) -> None:
         shutil.rmtree(path)
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _marks(folder: Path) -> dict[str, dict[str, Any]]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}). Use another checkpoint.") from error
+        raise CheckpointError(f"{path} cannot be read ({error}). {_REMEDY}") from error
     if not isinstance(value, dict):
         raise CheckpointError(
-            f"{path} holds a {type(value).__name__}, but must hold an object. Use another checkpoint."
+            f"{path} holds a {type(value).__name__}, but must hold an object. {_REMEDY}"
         )
     return value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,13 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "git_revision": revision,
         "git_dirty": dirty,
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": package_versions(PACKAGES),
     }
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    return {name: found for name in names if (found := _version(name)) is not None}
 
 
 def _version(package: str) -> str | None:

@@ -104,6 +104,11 @@ class RunDir:
         return self.path / "environment.json"
 
     @property
+    def twin(self) -> Path:
+        """How far the engine was from the trainer when the run started."""
+        return self.path / "twin.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON line per step."""
         return self.path / "metrics.jsonl"
@@ -121,6 +126,11 @@ class RunDir:
     def eval(self) -> Path:
         """Folder of the evaluations, one folder per step."""
         return self.path / "eval"
+
+    @property
+    def best(self) -> Path:
+        """Which checkpoint measured best, and by what; there is none without train.keep_best."""
+        return self.path / "best.json"
 
     @property
     def logs(self) -> Path:

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import torch
 
-from mm_agrae.config import RunConfig, config_hash, saved_hash
+from mm_agrae.config import RunConfig
 from mm_agrae.errors import CheckpointError, ConfigError, DataError
 from mm_agrae.estimator import START, EstimatorState
 from mm_agrae.policy.feed import Cursor
-from mm_agrae.policy.load import Policy, load_policy, save_weights
+from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.optim import make_optimizer
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.seeding import seed_for
-from mm_agrae.store.checkpoint import latest_checkpoint, prune, read_state, save_checkpoint
 from mm_agrae.store.provenance import environment
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import Tracker, truncate_after
+from mm_agrae.train.best import LEARNS, check_keep_best, check_lines, check_measured, keep_checkpoints
 from mm_agrae.train.distributed import World
+from mm_agrae.train.hosts import check_alike, check_start, check_weights
 from mm_agrae.train.memory import shortage_told
+from mm_agrae.train.resuming import (
+    Left,
+    arithmetic_of,
+    check_arithmetic,
+    existing_run,
+    find_left,
+    run_mark,
+    stored_as,
+    tell_changes,
+)
+from mm_agrae.train.saving import MODEL_FOLDER, computed_on, gather, read_optimizer, write_checkpoint
+from mm_agrae.train.sharding import held_by, is_sharded
 from mm_agrae.train.skips import Skips
 from mm_agrae.train.supervision import Place, Watch
 
@@ -33,11 +45,8 @@ T = TypeVar("T")
 Job = Literal["sft", "train", "eval"]
 Draw = Callable[[Cursor], tuple[list[Prompt], Cursor]]
 
-MODEL_FOLDER = "model"
 # Collectives outlast the longest deadline by so much, so that a stall is found by the watch.
 AFTER_DEADLINE_S = 60.0
-# What a checkpoint without a word on its arithmetic was learnt with.
-BEFORE_STORAGE_WAS_A_SETTING = {"stored_weights": "fp32"}
 
 
 @dataclass(kw_only=True)
@@ -45,7 +54,8 @@ class Session:
     """An open run on one rank. `step`, `cursor` and `estimator` move; everything else stays.
 
     Once the model is made, nothing in a run draws from a global random generator (every draw has a seed of its own,
-    from the step and the place in it), so step and cursor are all the randomness there is to save.
+    from the step and the place in it), so step and cursor are all the randomness there is to save. The learning rate
+    is a function of the step, and the step is the version of the weights.
 
     Attributes:
         job: What the run does; a checkpoint of one job does not resume another.
@@ -57,6 +67,8 @@ class Session:
         cursor: Place in the training data.
         estimator: What the algorithm remembers of earlier batches.
         data: What the training data looked like at the first step; the cursor means nothing in other data.
+        saved: Step of the newest checkpoint.
+        stop_after: Step to stop after, short of the job's own number; None makes them all.
     """
 
     job: Job
@@ -73,14 +85,18 @@ class Session:
     skips: Skips
     estimator: EstimatorState = START
     data: str | None = None
+    saved: int | None = None
+    stop_after: int | None = None
 
     def fix_data(self, samples: Sequence[Sample]) -> None:
         """Bind the run to its training data.
 
         Raises:
             CheckpointError: A resumed run meets other data than it began with.
+            ConfigError: The processes of the run hold different data.
         """
         data = f"{len(samples)} samples, {samples[0].id} to {samples[len(samples) - 1].id}"
+        check_alike(self.world, {"data.train": data})
         if self.data not in (None, data):
             raise CheckpointError(
                 f"{self.run_dir.path} learnt from {self.data}, but data.train now holds {data}. "
@@ -89,32 +105,35 @@ class Session:
         self.data = data
 
     def record(self, metrics: dict[str, float]) -> None:
-        """Log the metrics of the step just done."""
+        """Log the metrics of the step just done.
+
+        Raises:
+            ConfigError: The metric of train.keep_best is not among them, at the first step where it had to be.
+        """
+        if self.job == LEARNS:
+            check_measured(self.config, self.step, metrics)
         if self.tracker:
             self.tracker.log(self.step, metrics)
 
-    def save(self) -> None:
-        """Checkpoint the session, unless this step is saved already."""
-        with self.watch.phase("save"):
-            self._save()
+    def is_done(self, num_steps: int) -> bool:
+        """Whether the job has made its steps, or those that it was asked for in `stop_after`."""
+        return self.step >= (num_steps if self.stop_after is None else self.stop_after)
 
-    def _save(self) -> None:
-        if self.world.is_main:
-            state = {
-                "job": self.job,
-                "cursor": vars(self.cursor),
-                "estimator": self.estimator.to_json(),
-                "skipped_in_a_row": self.skips.in_a_row,
-                "config_hash": _mark(self.run_dir),
-                "arithmetic": arithmetic_of(self.policy),
-                "data": self.data,
-                "wandb_run_id": self.tracker.run_id if self.tracker else None,
-            }
-            last = latest_checkpoint(self.run_dir.checkpoints)
-            if last is None or read_state(last)["step"] != self.step:
-                save_checkpoint(self.run_dir.checkpoints, self.step, write=self._write, state=state)
-                prune(self.run_dir.checkpoints, self.config.train.keep_checkpoints)
-        self.world.barrier()
+    def save(self) -> None:
+        """Checkpoint the session, unless this step is saved already. Every rank must call it.
+
+        Raises:
+            CheckpointError: It could not be saved, on any rank; earlier checkpoints are whole.
+        """
+        if self.saved == self.step:
+            return
+        with self.watch.phase("save"):
+            assert self.optimizer is not None
+            content = gather(self.policy, self.optimizer, keep=self.world.is_main)
+            self.world.on_main(
+                lambda: write_checkpoint(self.run_dir, self.config, self.policy, content, self._state())
+            )
+            self.saved = self.step
 
     def save_if_due(self, num_steps: int) -> float:
         """Checkpoint at the end and every train.checkpoint_every steps; returns the seconds it took."""
@@ -151,10 +170,20 @@ class Session:
         if self.tracker:
             self.tracker.close()
 
-    def _write(self, folder: Path) -> None:
-        assert self.optimizer is not None
-        save_weights(self.policy, folder / MODEL_FOLDER)
-        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+    def _state(self) -> dict[str, Any]:
+        """Everything that decides the future beside weights and moments, and what the past was computed on."""
+        return {
+            "step": self.step,
+            "job": self.job,
+            "cursor": vars(self.cursor),
+            "estimator": self.estimator.to_json(),
+            "skipped_in_a_row": self.skips.in_a_row,
+            "config_hash": run_mark(self.run_dir),
+            "arithmetic": arithmetic_of(self.policy),
+            "computed_on": computed_on(self.world, self.config),
+            "data": self.data,
+            "wandb_run_id": self.tracker.run_id if self.tracker else None,
+        }
 
 
 def open_session(
@@ -182,32 +211,21 @@ def open_session(
     """
     world = World(device=config.model.device, timeout_s=config.supervision.longest_s + AFTER_DEADLINE_S)
     say = log if world.is_main else lambda line: None
-    run_dir = _existing_run(out, config) if resume else None
-    checkpoint = latest_checkpoint(run_dir.checkpoints) if run_dir else None
-    state = read_state(checkpoint) if checkpoint else None
-    if run_dir and state and state["config_hash"] != _mark(run_dir):
-        raise CheckpointError(
-            f"checkpoint {checkpoint} was saved under another configuration than {run_dir.config} holds: one of the "
-            "two comes from another run. Put the one that belongs here back, or start a new run."
-        )
-    if state and state["job"] != job:
-        raise CheckpointError(
-            f"{out} is a run of `mm-agrae {state['job']}`, so `mm-agrae {job}` cannot resume it. "
-            f"Name a run directory of {job}."
-        )
-    began = state.get("arithmetic", BEFORE_STORAGE_WAS_A_SETTING) if state else {}
-    config = _stored_as(config, began)
+    check_start(world, config, out, resume=resume)
+    if job == LEARNS:
+        check_keep_best(config)
+    run_dir = existing_run(out, config) if resume else None
+    left = find_left(run_dir, job, world) if run_dir else None
+    if left and job == LEARNS:
+        check_lines(config, left.run_dir)
+    config = stored_as(config, left)
     with shortage_told("load", config, lambda: "while the model was loaded"):
-        policy, optimizer = _load(config, job, world, checkpoint, say)
-    here = arithmetic_of(policy)
-    if began != {name: here[name] for name in began}:
-        raise CheckpointError(
-            f"{out} was learnt with {_in_words(began)}, but here it would go on with "
-            f"{_in_words(here)}, and no longer be the same run. Resume it on a machine like the one "
-            "that it began on, or start a new run from the model/ folder of its last checkpoint."
-        )
+        policy, optimizer = _load(config, job, world, left, say)
+    if left:
+        check_arithmetic(left, policy)
     # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
     run_dir = run_dir or RunDir(Path(world.broadcast(_new_directory(config, out) if world.is_main else "")))
+    state = left.state if left else {}
     session = Session(
         job=job,
         config=config,
@@ -217,43 +235,28 @@ def open_session(
         optimizer=optimizer,
         tracker=None,
         log=say,
-        step=state["step"] if state else 0,
-        cursor=Cursor(**state["cursor"]) if state else Cursor(),
+        step=state.get("step", 0),
+        cursor=Cursor(**state.get("cursor", {})),
         watch=Watch(run_dir.logs, Place(rank=world.rank, size=world.size, launch=world.broadcast(uuid4().hex)), config),
-        skips=Skips(
-            limit=config.supervision.max_skipped_updates,
-            in_a_row=state.get("skipped_in_a_row", 0) if state else 0,
-        ),
-        estimator=EstimatorState.from_json(state["estimator"]) if state else START,
-        data=state["data"] if state else None,
+        skips=Skips(limit=config.supervision.max_skipped_updates, in_a_row=state.get("skipped_in_a_row", 0)),
+        estimator=EstimatorState.from_json(state["estimator"]) if left else START,
+        data=state.get("data"),
+        saved=state.get("step"),
     )
     if resume:
         say(f"resuming {run_dir.path} after step {session.step}")
+    if left:
+        tell_changes(left, computed_on(world, config), say)
     if world.is_main:
         _write_facts(session, recipe, resume)
-        session.tracker = _open_tracker(session, state["wandb_run_id"] if state else None, resume)
+        session.tracker = _open_tracker(session, state.get("wandb_run_id"), resume)
+        if resume:  # a kill may have come between a checkpoint and what is removed for it
+            keep_checkpoints(run_dir, config, job)
     return session
 
 
-def arithmetic_of(policy: Policy) -> dict[str, str]:
-    """What the settings of precision and storage came out as, and how groups are laid out: both differ by machine."""
-    layout = "shared" if policy.shares_prompts else "repeated"
-    return {"precision": policy.precision, "stored_weights": policy.stored_weights, "layout": layout}
-
-
-def _stored_as(config: RunConfig, began: Mapping[str, str]) -> RunConfig:
-    """A run goes on with fp32 weights if it began so, wherever "auto" would choose otherwise today."""
-    if config.model.stored_weights != "auto" or began.get("stored_weights") != "fp32":
-        return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"stored_weights": "fp32"})})
-
-
-def _in_words(arithmetic: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in arithmetic.items())
-
-
 def _load(
-    config: RunConfig, job: Job, world: World, checkpoint: Path | None, log: Callable[[str], None]
+    config: RunConfig, job: Job, world: World, left: Left | None, log: Callable[[str], None]
 ) -> tuple[Policy, torch.optim.Optimizer | None]:
     """Policy and optimiser as the run begins, or as the checkpoint left them."""
     # Fresh adapters draw from the global generator: seeded, every rank and every repetition starts from the same ones.
@@ -262,68 +265,25 @@ def _load(
         policy = load_policy(
             config.model,
             world.device,
-            weights=checkpoint / MODEL_FOLDER if checkpoint else None,
+            weights=left.checkpoint / MODEL_FOLDER if left else None,
             trained=job != "eval",
+            to_be_sharded=is_sharded(config.train, world),
             log=log,
         )
+    check_weights(world, policy)
     if job == "eval":
         return policy, None
+    policy = held_by(policy, config.train, world, log)
     settings = config.sft.optim if job == "sft" else config.train.optim
     optimizer = make_optimizer(policy.trainable(), settings, masters=policy.masters)
-    if checkpoint:
-        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+    if left:
+        read_optimizer(policy, optimizer, left.checkpoint)
     return policy, optimizer
-
-
-def _existing_run(out: Path | None, config: RunConfig) -> RunDir:
-    if out is None:
-        raise CheckpointError("--resume needs the run directory to go on with. Give it with --out RUN_DIR.")
-    run_dir = RunDir.open(out)
-    _check_config(run_dir, config)
-    return run_dir
 
 
 def _new_directory(config: RunConfig, out: Path | None) -> str:
     made = RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name)
     return str(made.path)
-
-
-def _mark(run_dir: RunDir) -> str:
-    """What binds a run's checkpoints to its config.json, which is written once."""
-    return saved_hash(json.loads(run_dir.config.read_text(encoding="utf-8")))
-
-
-def _check_config(run_dir: RunDir, config: RunConfig) -> None:
-    """A run goes on under the config it began with; the numbers would mean nothing otherwise."""
-    try:
-        saved = RunConfig.model_validate_json(run_dir.config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{run_dir.config} is no configuration of this version, so the run cannot be resumed: {error}\n"
-            "Resume with the version that began it, or start a new run."
-        ) from error
-    if config_hash(saved) == config_hash(config):
-        return
-    before, now = (_flat(c.model_dump(mode="json")) for c in (saved, config))
-    changed = [
-        f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
-        for key in sorted(before | now)
-        if before.get(key) != now.get(key)
-    ]
-    raise CheckpointError(
-        f"{run_dir.path} belongs to another configuration; it differs in\n  " + "\n  ".join(changed) + "\n"
-        "Resume with the recipe it began with, or start a new run."
-    )
-
-
-def _flat(values: dict, prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value)
-    return flat
 
 
 def _write_facts(session: Session, recipe: str, resume: bool) -> None:

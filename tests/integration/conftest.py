@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from colours import RECIPE, colour_sample, told, write_colours
 
-from mm_agrae.cli.jobs import run_sft
+from mm_agrae.cli.jobs import run_sft, run_train
 from mm_agrae.policy.tiny import build_model_folder
+from mm_agrae.store.run_dir import RunDir
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +55,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, warm_model: Callable[[str],
     path = tmp_path_factory.mktemp("recipe") / "colours.yaml"
     path.write_text(RECIPE.format(model=warm_model("qwen2_5_vl"), data=mixed_data), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def straight(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """That run, from its first step to its last. Copy it before you change anything."""
+    return run_train(recipe, [], tmp_path_factory.mktemp("straight") / "run", False, lambda line: None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors.torch import load_file
 
 from mm_agrae.store.checkpoint import latest_checkpoint, read_state
 from mm_agrae.store.run_dir import RunDir
@@ -28,21 +29,41 @@ def weights(run: RunDir) -> str:
     return hashlib.sha256((checkpoint / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def optimizer(run: RunDir) -> dict[str, Any]:
-    """Every number of the optimiser's state, tensors as bytes."""
+def optimizer(run: RunDir) -> dict[str, bytes]:
+    """Every number of the optimiser's state."""
     checkpoint = latest_checkpoint(run.checkpoints)
     assert checkpoint
-    state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
-    moments = {
-        (index, name): value.numpy().tobytes() for index, of in state["state"].items() for name, value in of.items()
-    }
-    return moments | {"groups": state["param_groups"]}
+    tensors = load_file(checkpoint / "optimizer.safetensors")
+    assert {name.partition("/")[0] for name in tensors} == {"exp_avg", "exp_avg_sq", "step"}
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
 def state(run: RunDir) -> dict[str, Any]:
     checkpoint = latest_checkpoint(run.checkpoints)
     assert checkpoint
     return read_state(checkpoint)
+
+
+def copied(run: RunDir, folder: Path) -> RunDir:
+    """The same run once more, to be damaged."""
+    shutil.copytree(run.path, folder)
+    return RunDir.open(folder)
+
+
+def write_state(run: RunDir, **changes: Any) -> None:
+    """Change the state of the latest checkpoint, and its marker with it, as if it had been saved so."""
+    path = latest_checkpoint(run.checkpoints)
+    assert path
+    text = json.dumps({**read_state(path), **changes}).encode()
+    rewrite(path, "state.json", text)
+
+
+def rewrite(checkpoint: Path, name: str, content: bytes) -> None:
+    """Change a file of a checkpoint, and its marker with it."""
+    (checkpoint / name).write_bytes(content)
+    marker = json.loads((checkpoint / "COMPLETE").read_text(encoding="utf-8"))
+    marker["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (checkpoint / "COMPLETE").write_text(json.dumps(marker), encoding="utf-8")
 
 
 def groups(run: RunDir) -> dict[str, list[dict[str, Any]]]:

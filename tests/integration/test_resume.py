@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import run_files
+import torch
 from colours import environment
 
 import mm_agrae.train.session as session_module
@@ -23,6 +26,7 @@ from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import CheckpointError
 from mm_agrae.policy.load import Policy
 from mm_agrae.store.run_dir import RunDir
+from mm_agrae.train.session import Session
 
 # Enough steps that a kill falls in the middle.
 LONG = ["train.num_steps=16", "sft.num_steps=6", "evaluate.every=5"]
@@ -44,13 +48,14 @@ def start(*words: str | Path, program: Sequence[str] = ("-m", "mm_agrae.cli.main
 def killed_while_saving(step: int, *words: str | Path) -> None:
     """Run the command line, which gets SIGKILL between two files of the checkpoint of `step`."""
     program = (
-        "import os, pathlib, signal, torch\n"
-        "real = torch.save\n"
-        "def save(value, path):\n"
-        "    real(value, path)\n"
+        "import os, pathlib, signal\n"
+        "from mm_agrae.train import saving\n"
+        "real = saving.save_file\n"
+        "def save(tensors, path):\n"
+        "    real(tensors, path)\n"
         f"    if pathlib.Path(path).parent.name == '.step_{step:06d}.tmp':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "torch.save = save\n"
+        "saving.save_file = save\n"
         "from mm_agrae.cli.main import main\n"
         "main()\n"
     )
@@ -88,7 +93,7 @@ def test_killed_and_resumed_training_is_exact(recipe: Path, tmp_path: Path) -> N
     assert not (out / "checkpoints" / "step_000016").exists(), "killed too late to show anything"
     # Again, in the middle of writing the last checkpoint.
     killed_while_saving(16, "train", recipe, *LONG, "--out", out, "--resume")
-    assert (out / "checkpoints" / ".step_000016.tmp" / "optimizer.pt").exists()
+    assert (out / "checkpoints" / ".step_000016.tmp" / "optimizer.safetensors").exists()
     said: list[str] = []
     run = run_train(recipe, LONG, out, True, said.append)
     assert any(line.endswith("after step 14") for line in said)
@@ -119,37 +124,37 @@ def test_killed_and_resumed_warm_start_is_exact(recipe: Path, tmp_path: Path) ->
     check_equal(run_sft(recipe, LONG, out, True, ignore), straight)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
+    recipe: Path, straight: RunDir, tmp_path: Path
+) -> None:
     """Its metrics hold lines of steps that no checkpoint knows."""
-    straight = run_train(recipe, [], tmp_path / "straight", False, ignore)
-    run = run_train(recipe, [], tmp_path / "run", False, ignore)
+    run = run_files.copied(straight, tmp_path / "run")
     for checkpoint in run.checkpoints.iterdir():
         (checkpoint / "COMPLETE").unlink()
     check_equal(run_train(recipe, [], run.path, True, ignore), straight)
 
 
 def as_an_earlier_version_left_it(run: RunDir) -> None:
-    """A run from before these settings and the word on arithmetic, killed after step 2; sizes of files stay."""
+    """A run from before some settings, killed after step 2."""
     config = json.loads(run.config.read_text(encoding="utf-8"))
     for name in ("stored_weights", "vision_cache_gib"):
         del config["model"][name]
-    for name in ("micro_batch_targets", "recompute_above_tokens"):
+    for name in ("micro_batch_targets", "recompute_above_tokens", "sharding"):
         del config["train"][name]
+    del config["supervision"]
     run.config.write_text(json.dumps(config), encoding="utf-8")
     decides = {key: value for key, value in config.items() if key not in ("output_dir", "tracker")}
     hashed = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    saved = run.checkpoints / "step_000002" / "state.json"
-    state = json.loads(saved.read_text(encoding="utf-8"))
-    del state["arithmetic"]
-    assert state["config_hash"] != hashed
-    saved.write_text(json.dumps({**state, "config_hash": hashed}).ljust(saved.stat().st_size), encoding="utf-8")
-    (run.checkpoints / "step_000004" / "COMPLETE").unlink()
+    assert run_files.state(run)["config_hash"] != hashed
+    shutil.rmtree(run.checkpoints / "step_000004")
+    run_files.write_state(run, config_hash=hashed)
 
 
-def test_a_run_of_an_earlier_version_goes_on(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its settings have no words for what was added since, and its weights were stored in fp32 on every machine."""
-    straight = run_train(recipe, [], tmp_path / "straight", False, ignore)
-    run = run_train(recipe, [], tmp_path / "run", False, ignore)
+def test_a_run_of_an_earlier_version_goes_on(
+    recipe: Path, straight: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings have no words for what was added since; its weights stay stored as they were."""
+    run = run_files.copied(straight, tmp_path / "run")
     as_an_earlier_version_left_it(run)
     with pytest.raises(CheckpointError, match=r"train\.micro_batch_targets: null -> 40"):
         run_train(recipe, ["train.micro_batch_targets=40"], run.path, True, ignore)
@@ -174,7 +179,7 @@ def test_adapters_resume_exactly(recipe: Path, tmp_path: Path) -> None:
     """The checkpoint holds the adapters alone; the reference of the divergence is the model without them."""
     overrides = ["model.lora.rank=2", "algorithm.beta=0.1", "train.optim.lr=1e-2"]
     straight = run_train(recipe, overrides, tmp_path / "straight", False, ignore)
-    run = run_train(recipe, overrides, tmp_path / "run", False, ignore)
+    run = run_files.copied(straight, tmp_path / "run")
     (run.checkpoints / "step_000004" / "COMPLETE").unlink()
     resumed = run_train(recipe, overrides, run.path, True, ignore)
     assert run_files.metrics(resumed) == run_files.metrics(straight)
@@ -182,3 +187,24 @@ def test_adapters_resume_exactly(recipe: Path, tmp_path: Path) -> None:
     # Fresh adapters change nothing, so the policy is its own reference in the first step and not in the last.
     assert run_files.metrics(straight)[1]["policy/kl_nats"] == 0
     assert run_files.metrics(straight)[-1]["policy/kl_nats"] > 0
+
+
+def test_global_generators_decide_nothing(
+    recipe: Path, straight: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint holds no state of a random generator, because nothing draws from one that outlives a step."""
+    drawn = []
+
+    def disturb() -> None:
+        drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+
+    def disturbing(session: Session, metrics: dict[str, float]) -> None:
+        disturb()
+        real(session, metrics)
+
+    real = Session.record
+    monkeypatch.setattr(Session, "record", disturbing)
+    disturb()
+    run = run_train(recipe, [], tmp_path / "run", False, lambda line: disturb())
+    assert len({draw for one in drawn for draw in one}) == 3 * len(drawn) > 12
+    check_equal(run, straight)

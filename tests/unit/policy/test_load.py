@@ -11,7 +11,8 @@ from mm_agrae.config.model import LoraConfig, ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.forward import score
 from mm_agrae.policy.layout import Row, make_layout
-from mm_agrae.policy.load import Policy, load_policy, pick_device, pick_precision, save_weights
+from mm_agrae.policy.load import Policy, load_policy, pick_device, pick_precision
+from mm_agrae.policy.snapshot import save_weights
 from mm_agrae.records import RenderedPrompt
 
 ModelFolder = Callable[[str], Path]

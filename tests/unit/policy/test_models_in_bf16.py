@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mm_agrae.config.model import LoraConfig, ModelConfig
@@ -17,9 +17,10 @@ from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.forward import hidden_states, score
 from mm_agrae.policy.layout import Row, make_layout
-from mm_agrae.policy.load import Policy, load_policy, save_weights
-from mm_agrae.policy.masters import Masters, in_fp32
+from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.masters import Masters
 from mm_agrae.policy.optim import make_optimizer, optimizer_step
+from mm_agrae.policy.snapshot import model_tensors, optimizer_tensors, restore_optimizer, save_weights
 from mm_agrae.records import RenderedPrompt, Sampling
 from mm_agrae.train.distributed import World
 
@@ -151,10 +152,9 @@ def test_a_folder_with_frozen_weights_is_an_ordinary_one(
 def test_frozen_weights_are_widened_in_host_memory(model_folder: ModelFolder, tmp_path: Path) -> None:
     settings = ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cuda", freeze=("vision", "connector"))
     policy = load_policy(settings)
-    frozen = [parameter for parameter in policy.model.parameters() if not parameter.requires_grad]
-    with in_fp32(list(policy.model.parameters()), policy.masters):
-        assert {(weight.device.type, weight.dtype) for weight in frozen} == {("cpu", torch.float32)}
-    assert {(weight.device.type, weight.dtype) for weight in frozen} == {("cuda", torch.bfloat16)}
+    frozen = {name for name, parameter in policy.model.named_parameters() if not parameter.requires_grad}
+    found = {(name in frozen, t.device.type, t.dtype) for name, t in model_tensors(policy).items() if t.is_floating_point()}
+    assert {(True, "cpu", torch.float32), (False, "cuda", torch.float32)} <= found
     save_weights(policy, tmp_path / "model")
     saved = fp32(tmp_path / "model")
     for mine, others in zip(policy.model.parameters(), saved.model.parameters(), strict=True):
@@ -172,7 +172,7 @@ def test_learning_goes_on_as_if_it_had_not_been_saved(
     optimizer = make_optimizer(policy.trainable(), OptimConfig(), masters=policy.masters)
     learn(policy, optimizer, rows)
     save_weights(policy, tmp_path / "model")
-    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    save_file(optimizer_tensors(policy, optimizer), tmp_path / "optimizer.safetensors")
     masters = check_rounded(policy)
 
     saved = load_file(tmp_path / "model" / "model.safetensors")
@@ -180,7 +180,7 @@ def test_learning_goes_on_as_if_it_had_not_been_saved(
     assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "float32"
     resumed = bf16(model_folder("qwen2_5_vl"), weights=tmp_path / "model", **settings)
     again = make_optimizer(resumed.trainable(), OptimConfig(), masters=resumed.masters)
-    again.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
+    restore_optimizer(resumed, again, load_file(tmp_path / "optimizer.safetensors"))
     check_equal(resumed, policy)
     ordinary = fp32(tmp_path / "model", freeze=("vision",))
     assert all(torch.equal(one, two) for one, two in zip(ordinary.trainable(), masters.fp32, strict=True))

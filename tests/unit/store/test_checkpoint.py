@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 
@@ -6,7 +7,7 @@ import pytest
 
 from mm_agrae.errors import CheckpointError
 from mm_agrae.store import checkpoint
-from mm_agrae.store.checkpoint import latest_checkpoint, prune, read_state, save_checkpoint
+from mm_agrae.store.checkpoint import check_files, latest_checkpoint, prune, read_state, save_checkpoint
 
 
 def weights(folder):
@@ -77,7 +78,7 @@ def test_full_disk_removes_the_new_and_keeps_the_old(tmp_path, write):
     assert read_state(old)["step"] == 5
 
 
-@pytest.mark.parametrize("stage", ["write_json", "fsync_tree", "fsync_directory", "_sizes"])
+@pytest.mark.parametrize("stage", ["write_json", "fsync_tree", "fsync_directory", "_marks"])
 def test_failure_at_any_later_stage_leaves_only_the_old(tmp_path, monkeypatch, stage):
     save(tmp_path, 5)
 
@@ -190,7 +191,34 @@ def test_prune_keeps_the_newest_and_never_the_unfinished_instead(tmp_path):
         prune(tmp_path, 0)
 
 
+def test_prune_spares_what_it_is_told_to(tmp_path):
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step)
+    prune(tmp_path, 1, spare=(2, 7))
+    assert names(tmp_path) == ["step_000002", "step_000004"]
+
+
 def test_marker_lists_every_file(tmp_path):
     path = save(tmp_path, 10)
     marked = json.loads((path / "COMPLETE").read_text())["files"]
     assert set(marked) == {"model/weights.bin", "optimiser.bin", "state.json"}
+    assert marked["optimiser.bin"] == {"bytes": 10, "sha256": hashlib.sha256(b"o" * 10).hexdigest()}
+
+
+@pytest.mark.parametrize("name", ["model/weights.bin", "optimiser.bin", "state.json"])
+def test_one_flipped_bit_is_found(tmp_path, name):
+    path = save(tmp_path, 10)
+    check_files(path)
+    content = bytearray((path / name).read_bytes())
+    content[5] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged.*move the checkpoint away"):
+        check_files(path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path):
+    path = save(tmp_path, 10)
+    sizes = {name: mark["bytes"] for name, mark in json.loads((path / "COMPLETE").read_text())["files"].items()}
+    (path / "COMPLETE").write_text(json.dumps({"files": sizes}))
+    with pytest.raises(CheckpointError, match=r"earlier version.*version that saved it, or start a new run from"):
+        read_state(path)
