@@ -238,7 +238,9 @@ def warmed_up(way: Way) -> equality.Updated:
     gradients: list[torch.Tensor] = []
 
     def keep(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        gradients.extend(one.grad.clone() for group in optimizer.param_groups for one in group["params"])
+        for group in optimizer.param_groups:
+            # TRL leaves a weight that took no part without a gradient, such as the tower's where nothing is shown.
+            gradients.extend(torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in group["params"])
 
     handle = way.optimizer.register_step_pre_hook(keep)
     loss, norm = way.run()
