@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mm_agrae.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
+from mm_agrae.config.section import NonNegativeFloat, PositiveFloat, Section
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
 
@@ -26,10 +26,11 @@ class EngineConfig(Section):
         default="MM_AGRAE_VLLM_API_KEY",
         description="Environment variable that holds the servers' API key; the key itself is never written down.",
     )
-    sync: Literal["auto", "files", "nccl", "ipc"] = Field(
-        default="auto",
-        description="How new weights reach vLLM. files: a safetensors file that trainer and engine both see. nccl: "
-        "from GPU to GPU. ipc: within one GPU. auto takes ipc in process and nccl for servers on CUDA, else files.",
+    sync: Literal["files", "nccl", "ipc"] = Field(
+        default="files",
+        description="How new weights reach servers. files: safetensors files that trainer and servers both see. nccl: "
+        "from GPU to GPU. ipc: within a GPU that trainer and server share. An engine in process is handed them in "
+        "memory.",
     )
     sync_folder: str | None = Field(
         default=None,
@@ -45,11 +46,10 @@ class EngineConfig(Section):
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.45, description="Share of the device that a vLLM engine in process takes for weights and cache."
     )
-    tensor_parallel_size: PositiveInt = Field(
-        default=1, description="Devices over which a vLLM engine in process splits the model."
-    )
     sleeps: bool = Field(
-        default=False, description="Free the device memory of a vLLM engine in process while the policy learns."
+        default=False,
+        description="A vLLM engine in process puts its weights into host memory and drops its cache whenever it does "
+        "not sample.",
     )
     on_mismatch: Literal["refuse", "warn"] = Field(
         default="refuse",
@@ -72,5 +72,17 @@ class EngineConfig(Section):
             raise ValueError(
                 f"engine.base_urls names {len(self.base_urls)} servers, but engine.kind is {self.kind}. Set "
                 "engine.kind=vllm_server, or remove the servers."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _means_something(self) -> EngineConfig:
+        served = {"sync": self.sync != "files", "sync_folder": self.sync_folder is not None}
+        idle = [name for name, given in served.items() if given and self.kind != "vllm_server"]
+        idle += ["sleeps"] if self.sleeps and self.kind != "vllm" else []
+        if idle:
+            raise ValueError(
+                f"engine.{idle[0]} is set, but engine.kind is {self.kind}, which has no use for "
+                f"it. Remove it, or set engine.kind={'vllm' if idle[0] == 'sleeps' else 'vllm_server'}."
             )
         return self

@@ -62,7 +62,7 @@ DOORS = {
 }
 
 # Called by another library, which decides the keywords and adds new ones.
-FOREIGN_SIGNATURES = {"language_attention", "vision_attention"}
+FOREIGN_SIGNATURES = {"language_attention", "vision_attention", "noting_loader"}
 
 
 def place(path: Path) -> str:

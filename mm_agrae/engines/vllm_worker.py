@@ -1,0 +1,177 @@
+"""What runs inside vLLM's worker: it loads weights from a file or from memory, and says which names it knows.
+
+vLLM imports this module when it is started with `--worker-extension-cls mm_agrae.engines.vllm_worker.WeightExtension`,
+and that registers the transfer backend. Written against vLLM 0.32, vllm/distributed/weight_transfer/base.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+from mm_agrae.engines.vllm_contract import BACKEND, file_digest
+
+
+@dataclass
+class NoMeeting(WeightTransferInitInfo):
+    """Files and memory need no meeting point."""
+
+
+@dataclass
+class HandOver(WeightTransferUpdateInfo):
+    """Where new weights are.
+
+    Attributes:
+        path: A safetensors file, and
+        digest: what it must hash to; or
+        weights: the weights themselves, in the engine's own process.
+    """
+
+    path: str | None = None
+    digest: str | None = None
+    weights: Iterable[tuple[str, Tensor]] | None = None
+
+
+class HandOverEngine(WeightTransferEngine):
+    """Loads weights by the model's own rules, layer by layer, into the memory of the old ones."""
+
+    init_info_cls = NoMeeting
+    update_info_cls = HandOver
+
+    def init_transfer_engine(self, init_info: NoMeeting) -> None:
+        """Nothing to prepare."""
+
+    def start_weight_update(self) -> None:
+        self.received: dict[str, Any] = {"digests": [], "num_weights": 0}
+        initialize_layerwise_reload(self.model)
+
+    def receive_weights(self, update_info: HandOver) -> None:
+        weights = update_info.weights
+        if weights is None:
+            try:
+                weights = self._opened(update_info)
+            except (OSError, ValueError):
+                self.finish_weight_update()  # puts the old weights back, since none has come
+                raise
+        with torch.no_grad():
+            self.model.load_weights(self._counted(weights))
+
+    def finish_weight_update(self) -> None:
+        with _without_word_of_what_stayed():
+            finalize_layerwise_reload(self.model, self.model_config)
+        refresh_heads(self.model)
+
+    def shutdown(self) -> None:
+        """Nothing is held."""
+
+    def _opened(self, update_info: HandOver) -> Iterable[tuple[str, Tensor]]:
+        path = Path(str(update_info.path))
+        digest = file_digest(path)
+        if digest != update_info.digest:
+            raise ValueError(f"{path} hashes to {digest}, but {update_info.digest} was announced")
+        self.received["digests"].append(digest)
+        return _read(path)
+
+    def _counted(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in weights:
+            self.received["num_weights"] += 1
+            yield name, tensor
+
+
+def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - no dict
+            yield name, file.get_tensor(name)
+
+
+@contextlib.contextmanager
+def _without_word_of_what_stayed() -> Iterator[None]:
+    """vLLM warns of every layer that got no weights; frozen ones get none."""
+    log = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def refresh_heads(model: nn.Module) -> None:
+    """Let every language-model head prepare its weight anew.
+
+    On a CPU a head multiplies with a packed copy. One that is tied to the embedding loads nothing itself, so the
+    update does not reach its copy.
+    """
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+
+
+class WeightExtension:
+    """Methods that vLLM's worker gets, called through collective_rpc."""
+
+    def mm_agrae_match(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+        """Names that the model has no place for, and weights of it that none of them fills; nothing is loaded."""
+        return match(self.model_runner.get_model(), shapes)  # type: ignore[attr-defined]
+
+    def mm_agrae_received(self) -> dict[str, Any]:
+        """Of the last update: the digests of the files that were read, and how many weights were loaded."""
+        return dict(self.weight_transfer_engine.received)  # type: ignore[attr-defined]
+
+
+def match(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+    """See WeightExtension.mm_agrae_match. Every name goes the model's own way, to loaders that only take note."""
+    weights = dict(model.named_parameters())
+    dtype = next(iter(weights.values())).dtype
+    filled: list[int] = []
+    unknown = []
+    with _noting(weights.values(), filled):
+        for name, shape in shapes.items():
+            before = len(filled)
+            with contextlib.suppress(KeyError, ValueError):  # how models say that they know no such name
+                model.load_weights([(name, torch.empty(tuple(shape), dtype=dtype, device="meta"))])  # type: ignore[operator]
+            if len(filled) == before:
+                unknown.append(name)
+    return {"unknown": unknown, "missing": [name for name, weight in weights.items() if id(weight) not in filled]}
+
+
+@contextlib.contextmanager
+def _noting(weights: Iterable[Any], filled: list[int]) -> Iterator[None]:
+    """Give every weight a loader that appends its id and changes nothing."""
+
+    def noting_loader(weight: Tensor, *_: object, **__: object) -> bool:
+        filled.append(id(weight))
+        return True
+
+    kept: list[tuple[Any, Callable | None]] = []
+    try:
+        for weight in weights:
+            # vLLM's own kind of parameter keeps its loader behind a property.
+            kept.append((weight, vars(weight).get("weight_loader") or vars(weight).get("_weight_loader")))
+            weight.weight_loader = noting_loader
+        yield
+    finally:
+        for weight, loader in kept:
+            if loader is None:
+                del weight.weight_loader
+            else:
+                weight.weight_loader = loader
+
+
+WeightTransferEngineFactory.register_engine(BACKEND, HandOverEngine)
