@@ -13,8 +13,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "unit" / "engines")]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "unit" / "engines"))
 
 import run_files
 from fault_rows import NUM_STEPS, Bench, Row, await_step, how

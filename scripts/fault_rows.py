@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "scripts"), str(ROOT / "tests" / "integration")]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
 
 import run_files
 from colours import colour_sample, cut_short_after, write_colours
@@ -23,6 +22,7 @@ from mm_agrae.store.checkpoint import latest_checkpoint
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.supervision import STALLED
 
+ROOT = Path(__file__).resolve().parents[1]
 NUM_STEPS = 6
 SETTINGS = (f"train.num_steps={NUM_STEPS}", "train.keep_checkpoints=9", "evaluate.num_samples=1", "evaluate.ks=[1]")
 DEADLINE_S = 3.0

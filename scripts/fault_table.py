@@ -7,9 +7,9 @@
 A tiny Qwen2.5-VL learns six steps from pictures. `lost` compares with the run that nothing happened to: "nothing" says
 that all metrics and, bit for bit, the last checkpoint's weights and moments are the same. `repeated` counts steps that
 were made twice. `recover_s` runs from the fault to the moment when the resumed run has made the step of the fault; what
-finds the fault (a deadline of 3 s), and loading the model, are in it, the imports of a fresh process are not (`start_s`).
-Rows that go on by themselves count the seconds that the fault cost. Servers are stand-ins (tests/unit/engines) in
-processes of their own. Exit status 1 if a row does not hold.
+finds the fault (a deadline of 3 s), and loading the model, are in it; the imports of a fresh process are not, they take
+`start_s`. Rows that go on by themselves count the seconds that the fault cost. Servers are stand-ins, from
+tests/unit/engines, in processes of their own. Exit status 1 if a row does not hold.
 """
 
 from __future__ import annotations

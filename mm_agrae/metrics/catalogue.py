@@ -88,9 +88,7 @@ _METRICS = (
     Metric("policy/kl_nats", "k3 divergence from the reference per completion token", "nats", "none"),
     Metric("policy/grad_norm", "global gradient norm before clipping, mean over the updates taken", "", "none"),
     Metric("policy/learning_rate", "learning rate of the last update", "", "none"),
-    Metric(
-        "policy/skipped_updates", "updates left out because loss or gradient was not finite", "updates", "down"
-    ),
+    Metric("policy/skipped_updates", "updates left out because loss or gradient was not finite", "updates", "down"),
     Metric("time/step_s", "whole step", "s", "down"),
     Metric("time/rollout_s", "sampling completions", "s", "down"),
     Metric("time/verify_s", "judging completions", "s", "down"),
@@ -118,7 +116,12 @@ _METRICS = (
     Metric("sft/loss_nats", "mean negative log-probability per completion token", "nats", "down"),
     Metric("sft/grad_norm", "global gradient norm before clipping", "", "none"),
     Metric("sft/learning_rate", "learning rate of the update", "", "none"),
-    Metric("sft/skipped_updates", "1 where the update was left out because loss or gradient was not finite", "updates", "down"),
+    Metric(
+        "sft/skipped_updates",
+        "1 where the update was left out because loss or gradient was not finite",
+        "updates",
+        "down",
+    ),
     Metric("sft/tokens_per_s", "tokens trained on per second", "tokens/s", "up"),
     Metric("sft/step_s", "whole step", "s", "down"),
     Metric("eval/pass@k", "probability that one of k samples is correct, mean over problems", "fraction", "up"),

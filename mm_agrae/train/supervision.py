@@ -134,11 +134,12 @@ class Watch:
     def _look(self, stop: threading.Event) -> None:
         """The thread: until the watch stops or the run has stalled."""
         while (present := self._present) is not None:
+            is_over = present.seconds > self._config.supervision.limit_s(present.phase)
+            if is_over and self._present is present:  # it may have ended since, while a slow disk held this thread
+                return self._lead(present)
             self._write(present.name, present.seconds)
             if self._marker.exists():
                 return self._follow(present)
-            if present.seconds > self._config.supervision.limit_s(present.phase):
-                return self._lead(present)
             if stop.wait(self._interval_s):
                 return None
         return None

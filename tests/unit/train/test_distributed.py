@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 import torch
@@ -55,6 +56,19 @@ def test_a_launcher_that_asked_for_several_and_started_one(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     with pytest.raises(ConfigError, match=r"MASTER_ADDR is set and WORLD_SIZE is not.*would train alone"):
         World(device="cpu")
+
+
+@pytest.mark.parametrize(("given", "waits"), [(3660.0, [timedelta(seconds=3660)]), (None, [])])
+def test_how_long_processes_wait_for_each_other(monkeypatch, given, waits):
+    seen = []
+
+    def accelerator(cpu, kwargs_handlers):
+        seen.extend(handler.timeout for handler in kwargs_handlers)
+        return Launched(1)
+
+    monkeypatch.setattr(distributed, "Accelerator", accelerator)
+    World(device="cpu", timeout_s=given)
+    assert seen == waits
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

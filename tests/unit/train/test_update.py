@@ -141,9 +141,7 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted(policy, world, pro
     assert second["policy/skipped_updates"] == 0
     assert found["policy/grad_norm"] == pytest.approx(2 * second["policy/grad_norm"])
     for of_one, of_other in zip(of.policy.trainable(), alone.policy.trainable(), strict=True):
-        mine, other = (
-            learnt.optimizer.state[weight] for learnt, weight in ((of, of_one), (alone, of_other))
-        )
+        mine, other = (learnt.optimizer.state[weight] for learnt, weight in ((of, of_one), (alone, of_other)))
         assert (mine["step"], other["step"]) == (1, 2)
         torch.testing.assert_close(mine["exp_avg"], other["exp_avg"], rtol=1e-5, atol=1e-9)
 
