@@ -1,0 +1,145 @@
+"""`mm-agrae doctor` on a recipe that runs and on recipes that do not, and what a run does about a false twin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mm_agrae.cli import checkup, jobs
+from mm_agrae.cli.main import app
+from mm_agrae.config import RunConfig
+from mm_agrae.engines.transformers_engine import TransformersEngine
+from mm_agrae.errors import EngineError
+from mm_agrae.records import Completion, RenderedPrompt, Sampling
+from mm_agrae.store.run_dir import RunDir
+from mm_agrae.train.session import Session
+
+
+@pytest.fixture
+def recipe(
+    tmp_path: Path, model_folder: Callable[[str], Path], gym_folder: Path, recipe_text: Callable[[Path, Path], str]
+) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(recipe_text(model_folder("qwen2_5_vl"), gym_folder), encoding="utf-8")
+    return path
+
+
+def examined(recipe: Path, *overrides: str) -> tuple[int, dict[str, str]]:
+    """Exit code, and the worst level of every topic."""
+    runs = recipe.parent / "doctors_runs"
+    ended = CliRunner().invoke(app, ["doctor", str(recipe), f"output_dir={runs}", *overrides])
+    if ended.exception and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    assert not runs.exists(), "something stays behind"
+    order = ["fine", "warning", "wrong"]
+    worst: dict[str, str] = {}
+    for line in ended.output.splitlines():
+        level, _, rest = line.partition(" ")
+        if level in order:
+            topic = rest.strip().partition(":")[0]
+            worst[topic] = max(level, worst.get(topic, "fine"), key=order.index)
+    return ended.exit_code, worst
+
+
+class Lower:
+    """The embedded engine with log-probabilities that are too low."""
+
+    def __init__(self, session: Session) -> None:
+        self.inner = TransformersEngine(session.policy, batch_rows=64)
+        self.weights_version = 0
+
+    def generate(
+        self, prompts: Sequence[RenderedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
+    ) -> list[list[Completion]]:
+        return [
+            [
+                Completion(
+                    token_ids=one.token_ids,
+                    logprobs=tuple(logprob - 1 for logprob in one.logprobs),
+                    text=one.text,
+                    stop_reason=one.stop_reason,
+                )
+                for one in group
+            ]
+            for group in self.inner.generate(prompts, sampling, seeds)
+        ]
+
+    def sync_weights(self, policy: Any, *, version: int) -> None:
+        self.weights_version = version
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def lower(config: RunConfig, session: Session) -> Lower:
+    return Lower(session)
+
+
+def test_a_recipe_that_runs_is_fine(recipe: Path) -> None:
+    code, topics = examined(recipe)
+    assert code == 0
+    assert set(topics) == {
+        "recipe", "data", "software", "model", "launch", "memory", "disk", "prompts", "answers", "engine", "twins",
+    }  # fmt: skip
+    assert "wrong" not in topics.values()
+
+
+def test_everything_that_is_wrong_is_told_at_once(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "make_engine", lower)
+    code, topics = examined(recipe, "data.train.split=valid", "train.keep_checkpoints=10000000")
+    assert code == 2
+    assert (topics["data"], topics["disk"]) == ("wrong", "wrong")
+    assert {"prompts", "answers", "twins"}.isdisjoint(topics)
+    code, topics = examined(recipe, "rollout.max_prompt_tokens=32")
+    assert code == 2
+    assert topics["prompts"] == topics["twins"] == "wrong"
+    code, topics = examined(recipe)
+    assert (code, topics["twins"], topics["engine"]) == (2, "wrong", "fine")
+    code, topics = examined(recipe, "engine.on_mismatch=warn")
+    assert (code, topics["twins"]) == (0, "warning")
+
+
+@pytest.mark.parametrize(
+    ("override", "topics"),
+    [("rollout.grup_size=3", {"recipe": "wrong"}), ("model.path=/nowhere", {"model": "wrong"})],
+)
+def test_what_stops_the_look_ends_with_2(recipe: Path, override: str, topics: dict[str, str]) -> None:
+    code, found = examined(recipe, override)
+    assert code == 2
+    assert topics.items() <= found.items()
+    assert "twins" not in found
+
+
+def test_a_run_refuses_a_false_twin_before_anything_is_learnt(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "make_engine", lower)
+    with pytest.raises(
+        EngineError, match="the engine is not the trainer's twin:\n  engine and trainer differ by 1 nats"
+    ):
+        jobs.run_train(recipe, [], tmp_path / "run", False, lambda line: None)
+    run = RunDir(tmp_path / "run")
+    assert not run.metrics.exists() or not run.metrics.read_text()
+    saved = json.loads(run.twin.read_text(encoding="utf-8"))
+    assert saved["gap_mean_nats"] == pytest.approx(1, abs=1e-4)
+    assert [finding["kind"] for finding in saved["findings"]] == ["log-probs"]
+
+
+def test_a_run_goes_on_with_a_warning_where_it_is_told_to(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "make_engine", lower)
+    began: list[bool] = []
+    monkeypatch.setattr(jobs, "train", lambda session, parts: began.append(True))
+    monkeypatch.setattr(jobs, "write_report", lambda run: "none")
+    said: list[str] = []
+    jobs.run_train(recipe, ["engine.on_mismatch=warn"], tmp_path / "run", False, said.append)
+    assert began
+    assert any(line.startswith("warning: twin check: engine and trainer differ by 1 nats per token") for line in said)
+    assert any(line.startswith("twin check: over ") for line in said)
+    assert RunDir(tmp_path / "run").twin.exists()

@@ -1,0 +1,158 @@
+"""A model that looks at its pictures, engines that are almost its twins, and ranks that are threads."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+
+from mm_agrae.engines.transformers_engine import TransformersEngine
+from mm_agrae.policy.load import Policy
+from mm_agrae.records import Completion, RenderedPrompt, Sampling
+
+T = TypeVar("T")
+Asked = Callable[[Sequence[RenderedPrompt], Sampling], tuple[Sequence[RenderedPrompt], Sampling]]
+
+
+def sharpened(policy: Policy, *, factor: float = 3.0) -> Policy:
+    """A copy with uneven next-token distributions, which depend on what is seen."""
+    model = copy.deepcopy(policy.model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in ("q_proj", "k_proj", "qkv")):
+                parameter.mul_(3)
+            if any(part in name for part in ("down_proj", "o_proj")):
+                parameter.mul_(8)
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(factor * head.weight)  # no longer tied
+    return replace(policy, model=model)
+
+
+@dataclass
+class Altered:
+    """The embedded engine, with what it is asked or what it answers changed."""
+
+    policy: Policy
+    ask: Asked = lambda prompts, sampling: (prompts, sampling)
+    answer: Callable[[Completion], Completion] = lambda completion: completion
+    weights_version: int = 0
+
+    def generate(
+        self, prompts: Sequence[RenderedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
+    ) -> list[list[Completion]]:
+        asked, how = self.ask(prompts, sampling)
+        groups = TransformersEngine(self.policy, batch_rows=64).generate(asked, how, seeds)
+        return [[self.answer(completion) for completion in group] for group in groups]
+
+    def sync_weights(self, policy: Any, *, version: int) -> None:
+        self.weights_version = version
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def other_weights(policy: Policy) -> Altered:
+    model = copy.deepcopy(policy.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * parameter.std() * torch.randn(parameter.shape, generator=torch.manual_seed(0)))
+    return Altered(replace(policy, model=model))
+
+
+def temperature_of_one(policy: Policy) -> Altered:
+    return Altered(
+        policy,
+        ask=lambda prompts, sampling: (prompts, replace(sampling, temperature=1.0 if sampling.temperature else 0.0)),
+    )
+
+
+def sampled_greedy(policy: Policy) -> Altered:
+    """Takes temperature 0 for 1."""
+    return Altered(
+        policy, ask=lambda prompts, sampling: (prompts, replace(sampling, temperature=sampling.temperature or 1.0))
+    )
+
+
+def blind(policy: Policy) -> Altered:
+    """Sees one and the same picture everywhere."""
+
+    def without(prompt: RenderedPrompt) -> RenderedPrompt:
+        if prompt.pixel_values is None:
+            return prompt
+        hashes = tuple(f"none{place}" for place in range(len(prompt.picture_hashes)))
+        return replace(prompt, pixel_values=torch.zeros_like(prompt.pixel_values), picture_hashes=hashes)
+
+    return Altered(policy, ask=lambda prompts, sampling: ([without(prompt) for prompt in prompts], sampling))
+
+
+def one_place_late(completion: Completion) -> Completion:
+    return replace(completion, logprobs=(completion.logprobs[-1], *completion.logprobs[:-1]))
+
+
+def all_lower(completion: Completion) -> Completion:
+    return replace(completion, logprobs=tuple(logprob - 0.05 for logprob in completion.logprobs))
+
+
+def not_a_number(completion: Completion) -> Completion:
+    return replace(completion, logprobs=(float("nan"), *completion.logprobs[1:]))
+
+
+def without_the_last_token(completion: Completion) -> Completion:
+    return replace(completion, token_ids=completion.token_ids[:-1], logprobs=completion.logprobs[:-1])
+
+
+def without_the_first_token(completion: Completion) -> Completion:
+    return replace(completion, token_ids=completion.token_ids[1:], logprobs=completion.logprobs[1:])
+
+
+def without_a_logprob(completion: Completion) -> Completion:
+    return replace(completion, logprobs=completion.logprobs[1:])
+
+
+@dataclass
+class Meeting:
+    """Where the threads of one world exchange what they have."""
+
+    size: int
+    parts: dict[int, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.barrier = threading.Barrier(self.size, timeout=60)
+
+
+@dataclass
+class Rank:
+    """One thread's view of a world of threads."""
+
+    rank: int
+    meeting: Meeting
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def size(self) -> int:
+        return self.meeting.size
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        return list(items[self.rank :: self.size])
+
+    def collect(self, mine: Sequence[T]) -> list[T]:
+        self.meeting.parts[self.rank] = list(mine)
+        self.meeting.barrier.wait()
+        parts = [self.meeting.parts[rank] for rank in range(self.size)]
+        self.meeting.barrier.wait()
+        total = sum(map(len, parts))
+        return [parts[index % self.size][index // self.size] for index in range(total)]
+
+    def broadcast(self, value: T) -> T:
+        return self.collect([value])[0]
+
+
+def alone() -> Rank:
+    return Rank(0, Meeting(1))
