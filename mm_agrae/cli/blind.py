@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mm_agrae.cli.progress import progress_bar
+from mm_agrae.cli.progress import measuring
 from mm_agrae.errors import DataError
 from mm_agrae.evaluate.blind import Donors, Mode, blind_lines, blind_report, blinded, find_donors
 from mm_agrae.evaluate.diff import diff_sets
 from mm_agrae.evaluate.run import Evaluator, Task
 from mm_agrae.evaluate.saved import saved_sets
 from mm_agrae.store.atomic import write_json
-from mm_agrae.store.run_dir import RunDir
+from mm_agrae.train.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +56,21 @@ def plan_blind(tasks: Sequence[Task], mode: Mode, log: Callable[[str], None]) ->
     return tuple(planned)
 
 
-def measure_blind(
-    evaluator: Evaluator, run_dir: RunDir, planned: Sequence[BlindSet], mode: Mode, log: Callable[[str], None]
-) -> None:
+def measure_blind(session: Session, evaluator: Evaluator, planned: Sequence[BlindSet], mode: Mode) -> None:
     """Measure the sets blind, in a folder beside the evaluation with pictures, and write blind_<mode>.json."""
-    seen = run_dir.eval_at(0)
+    seen = session.run_dir.eval_at(0)
     folder = seen / f"blind_{mode}"
     for one in planned:
         task = replace(one.task, samples=blinded(one.task.samples, mode, one.donors), blind=mode)
-        with progress_bar(f"measuring {task.name} blind", len(task.samples), show=evaluator.ranks.is_main) as advance:
+        with measuring(session, f"{task.name} blind", len(task.samples)) as advance:
             evaluator.measure(task, folder, step=0, advance=advance)
     if evaluator.ranks.is_main:
         found = _compared(seen, folder, [one.task for one in planned])
         for name, report in found.items():
             for line in blind_lines(name, mode, report):
-                log(line)
+                session.log(line)
         left_out = {one.task.name: one.num_left_out for one in planned}
-        write_json(run_dir.path / f"blind_{mode}.json", {"mode": mode, "sets": found, "left_out": left_out})
+        write_json(session.run_dir.path / f"blind_{mode}.json", {"mode": mode, "sets": found, "left_out": left_out})
 
 
 def _compared(seen: Path, folder: Path, tasks: Sequence[Task]) -> dict[str, Any]:

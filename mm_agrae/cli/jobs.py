@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from mm_agrae.cli.blind import measure_blind, plan_blind
+from mm_agrae.cli.engines import make_engine, require_twins
 from mm_agrae.cli.load import load_samples
 from mm_agrae.cli.load_sets import load_tasks
-from mm_agrae.cli.progress import progress_bar
+from mm_agrae.cli.progress import measuring
 from mm_agrae.config import RunConfig, load_config
-from mm_agrae.engines.transformers_engine import TransformersEngine
+from mm_agrae.engines.base import Engine
 from mm_agrae.errors import ConfigError
 from mm_agrae.evaluate.blind import Mode
 from mm_agrae.evaluate.identity import model_digest
@@ -23,7 +25,10 @@ from mm_agrae.records import Sample
 from mm_agrae.report.render import write_report
 from mm_agrae.rollout import Judge
 from mm_agrae.store.run_dir import RunDir
+from mm_agrae.train.distributed import World
 from mm_agrae.train.loop import Parts, train
+from mm_agrae.train.replay import compare, make_copy, plan_replay, replay_config, table
+from mm_agrae.train.saving import computed_on
 from mm_agrae.train.session import Session, open_session
 from mm_agrae.train.sft import fine_tune
 from mm_agrae.verify import VerifierPool
@@ -34,21 +39,13 @@ Log = Callable[[str], None]
 def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Reinforcement learning, measured before and after, with a report at the end."""
     config = load_config(recipe, overrides)
-    samples, tasks = _training_samples(config), load_tasks(config)
+    samples, tasks = training_samples(config), load_tasks(config)
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
     _warn(config, session)
-    with closing(session), _verifier(config) as verifier:
-        engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows, weights_version=session.step)
-        judge = _judge(config, verifier)
-        evaluator = _evaluator(config, session, engine, judge)
-
-        def evaluate(step: int) -> dict[str, float]:
-            return _measure_all(evaluator, session.run_dir, tasks, step, session.log)
-
-        train(session, Parts(samples=samples, engine=engine, judge=judge, evaluate=evaluate))
-        engine.close()
+    with closing(session):
+        _learn(config, session, samples, tasks)
         if session.world.is_main:
             session.log(f"report: {write_report(session.run_dir.path)}")
     return session.run_dir
@@ -57,7 +54,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
 def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Warm start; the run directory's last checkpoint holds the model."""
     config = load_config(recipe, overrides)
-    samples = _training_samples(config)
+    samples = training_samples(config)
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="sft", out=out, resume=resume, log=log
     )
@@ -87,18 +84,53 @@ def run_evaluate(
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="eval", out=out, resume=resume, log=log
     )
-    with closing(session), _verifier(config) as verifier:
-        engine = TransformersEngine(session.policy, batch_rows=config.rollout.batch_rows)
+    with closing(session), make_verifier(config) as verifier, closing(make_engine(config, session)) as engine:
         planned = plan_blind(tasks, blind, session.log) if blind else ()
         model = model_digest(session.policy) if session.world.is_main else ""
         evaluator = replace(_evaluator(config, session, engine, _judge(config, verifier)), model=model, resume=resume)
-        session.record(_measure_all(evaluator, session.run_dir, tasks, 0, session.log))
+        session.record(_measure_all(session, evaluator, tasks, 0))
         if blind:
-            measure_blind(evaluator, session.run_dir, planned, blind, session.log)
-        engine.close()
+            measure_blind(session, evaluator, planned, blind)
         if session.world.is_main:
             session.log(f"report: {write_report(session.run_dir.path)}")
     return session.run_dir
+
+
+def run_replay(run: Path, steps: int | None, log: Log) -> bool:
+    """Make some steps of a run once more, print how they compare, and tell whether all is equal to the last bit."""
+    run_dir = RunDir.open(run)
+    plan, config = plan_replay(run_dir, steps), replay_config(run_dir)
+    world = World(device=config.model.device)
+    with tempfile.TemporaryDirectory() as own:
+        copy = RunDir(Path(world.broadcast(own)) / "run")
+        world.on_main(lambda: make_copy(plan, copy.path))
+        session = open_session(config, recipe="", job=plan.job, out=copy.path, resume=True, log=log)
+        session.stop_after = plan.stop
+        samples = training_samples(config)
+        with closing(session):
+            if plan.job == "sft":
+                fine_tune(session, samples)
+            else:
+                _learn(config, session, samples, load_tasks(config))
+            session.save()
+        found = world.broadcast(compare(plan, copy) if world.is_main else [])
+        world.barrier()  # until everybody has read, the folder stays
+    for line in table(plan, found, computed_on(world, config)):
+        session.log(line)
+    return not any(one.different for one in found)
+
+
+def _learn(config: RunConfig, session: Session, samples: Sequence[Sample], tasks: Sequence[Task]) -> None:
+    """The steps of reinforcement learning."""
+    with make_verifier(config) as verifier, closing(make_engine(config, session)) as engine:
+        require_twins(config, session, engine, samples)
+        judge = _judge(config, verifier)
+        evaluator = _evaluator(config, session, engine, judge)
+
+        def evaluate(step: int) -> dict[str, float]:
+            return _measure_all(session, evaluator, tasks, step)
+
+        train(session, Parts(samples=samples, engine=engine, judge=judge, evaluate=evaluate))
 
 
 def _warn(config: RunConfig, session: Session) -> None:
@@ -106,7 +138,7 @@ def _warn(config: RunConfig, session: Session) -> None:
         session.log(f"warning: {warning}")
 
 
-def _training_samples(config: RunConfig) -> Sequence[Sample]:
+def training_samples(config: RunConfig) -> Sequence[Sample]:
     if config.data.train is None:
         raise ConfigError(
             "data.train names no set, but training needs problems to learn from. Add one: data.train.path=DATA."
@@ -114,7 +146,7 @@ def _training_samples(config: RunConfig) -> Sequence[Sample]:
     return load_samples(config.data.train, training=True)
 
 
-def _verifier(config: RunConfig) -> VerifierPool:
+def make_verifier(config: RunConfig) -> VerifierPool:
     return VerifierPool(num_workers=config.verifier.num_workers, timeout_s=config.verifier.timeout_s)
 
 
@@ -127,7 +159,7 @@ def _judge(config: RunConfig, verifier: VerifierPool) -> Judge:
     )
 
 
-def _evaluator(config: RunConfig, session: Session, engine: TransformersEngine, judge: Judge) -> Evaluator:
+def _evaluator(config: RunConfig, session: Session, engine: Engine, judge: Judge) -> Evaluator:
     return Evaluator(
         engine=engine,
         judge=judge,
@@ -137,15 +169,17 @@ def _evaluator(config: RunConfig, session: Session, engine: TransformersEngine, 
     )
 
 
-def _measure_all(evaluator: Evaluator, run_dir: RunDir, tasks: Sequence[Task], step: int, log: Log) -> dict[str, float]:
+def _measure_all(session: Session, evaluator: Evaluator, tasks: Sequence[Task], step: int) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for task in tasks:
         card = task.plan.card
         if card:
-            log(f"set {task.name}: protocol {card.name} decides prompt, pixels, sampling and scoring, not the recipe")
-        with progress_bar(f"measuring {task.name}", len(task.samples), show=evaluator.ranks.is_main) as advance:
-            summary = evaluator.measure(task, run_dir.eval_at(step), step=step, advance=advance)
+            session.log(
+                f"set {task.name}: protocol {card.name} decides prompt, pixels, sampling and scoring, not the recipe"
+            )
+        with measuring(session, task.name, len(task.samples)) as advance:
+            summary = evaluator.measure(task, session.run_dir.eval_at(step), step=step, advance=advance)
         for line in lines_of(summary):
-            log(line)
+            session.log(line)
         metrics |= metrics_of(summary)
     return metrics

@@ -10,11 +10,20 @@ from typing import Annotated
 import typer
 
 from mm_agrae.cli.arguments import Out, Overrides, Recipe, Resume, check, say
+from mm_agrae.cli.checkpoints import export, verify_resume
 from mm_agrae.cli.data import data_app
+from mm_agrae.cli.doctor import doctor
 from mm_agrae.cli.evaluate import eval_diff, evaluate, rescore
 from mm_agrae.cli.lab import lab_app
 from mm_agrae.cli.verify import verify
-from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError
+from mm_agrae.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    EngineError,
+    LostProcessError,
+    ShortOfMemoryError,
+)
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards for vision-language and text models.",
@@ -26,10 +35,13 @@ model_app = typer.Typer(help="Make models.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 app.add_typer(lab_app, name="lab")
+app.command()(doctor)
 app.command()(verify)
 app.command(name="eval")(evaluate)
 app.command()(rescore)
 app.command(name="eval-diff")(eval_diff)
+app.command(name="verify-resume")(verify_resume)
+app.command()(export)
 
 
 @app.command()
@@ -93,11 +105,23 @@ def tiny(
     say(f"model: {out} ({count / 1e6:.2f} M parameters)")
 
 
+# Errors whose message says what to do.
+TOLD = (
+    ConfigError,
+    DataError,
+    CheckpointError,
+    EngineError,
+    LostProcessError,
+    ShortOfMemoryError,
+    FloatingPointError,
+)
+
+
 def main() -> None:
     """Run the command line; what a user can mend is told in words, without a traceback."""
     try:
         app()
-    except (ConfigError, DataError, CheckpointError, EngineError, FloatingPointError) as error:
+    except TOLD as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
     except OSError as error:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:  # it needs torch, and a progress bar of data needs none
+    from mm_agrae.train.session import Session
 
 
 @contextmanager
@@ -17,3 +21,16 @@ def progress_bar(label: str, total: int | None, *, show: bool = True) -> Iterato
     with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as progress:
         task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def measuring(session: Session, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """The same while a set is measured: under the deadline of that phase, which begins anew with what is counted."""
+    show = session.world.is_main
+    with session.watch.phase("evaluate"), progress_bar(f"measuring {label}", total, show=show) as advance:
+
+        def count(number: int) -> None:
+            session.watch.get_on()
+            advance(number)
+
+        yield count

@@ -172,7 +172,8 @@ def _remove_leftovers(root: Path) -> None:
 def _marks(folder: Path) -> dict[str, dict[str, Any]]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in files
     }
 
 
@@ -188,9 +189,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). {_REMEDY}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path} holds a {type(value).__name__}, but must hold an object. {_REMEDY}"
-        )
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, but must hold an object. {_REMEDY}")
     return value
 
 

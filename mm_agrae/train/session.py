@@ -130,9 +130,7 @@ class Session:
         with self.watch.phase("save"):
             assert self.optimizer is not None
             content = gather(self.policy, self.optimizer, keep=self.world.is_main)
-            self.world.on_main(
-                lambda: write_checkpoint(self.run_dir, self.config, self.policy, content, self._state())
-            )
+            self.world.on_main(lambda: write_checkpoint(self.run_dir, self.config, self.policy, content, self._state()))
             self.saved = self.step
 
     def save_if_due(self, num_steps: int) -> float:

@@ -124,9 +124,7 @@ def test_killed_and_resumed_warm_start_is_exact(recipe: Path, tmp_path: Path) ->
     check_equal(run_sft(recipe, LONG, out, True, ignore), straight)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(
-    recipe: Path, straight: RunDir, tmp_path: Path
-) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_again(recipe: Path, straight: RunDir, tmp_path: Path) -> None:
     """Its metrics hold lines of steps that no checkpoint knows."""
     run = run_files.copied(straight, tmp_path / "run")
     for checkpoint in run.checkpoints.iterdir():

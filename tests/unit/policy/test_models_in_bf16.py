@@ -153,7 +153,9 @@ def test_frozen_weights_are_widened_in_host_memory(model_folder: ModelFolder, tm
     settings = ModelConfig(path=str(model_folder("qwen2_5_vl")), device="cuda", freeze=("vision", "connector"))
     policy = load_policy(settings)
     frozen = {name for name, parameter in policy.model.named_parameters() if not parameter.requires_grad}
-    found = {(name in frozen, t.device.type, t.dtype) for name, t in model_tensors(policy).items() if t.is_floating_point()}
+    found = {
+        (name in frozen, t.device.type, t.dtype) for name, t in model_tensors(policy).items() if t.is_floating_point()
+    }
     assert {(True, "cpu", torch.float32), (False, "cuda", torch.float32)} <= found
     save_weights(policy, tmp_path / "model")
     saved = fp32(tmp_path / "model")

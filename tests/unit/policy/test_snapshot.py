@@ -82,7 +82,9 @@ def test_a_process_that_does_not_write_gets_nothing(model_folder: ModelFolder) -
     assert model_tensors(policy, keep=False) == optimizer_tensors(policy, optimizer, keep=False) == {}
 
 
-@pytest.mark.parametrize("settings", [{}, BF16, {"lora": LoraConfig(rank=2).model_dump()}], ids=["fp32", "bf16", "lora"])
+@pytest.mark.parametrize(
+    "settings", [{}, BF16, {"lora": LoraConfig(rank=2).model_dump()}], ids=["fp32", "bf16", "lora"]
+)
 def test_an_optimiser_goes_on_as_if_it_had_not_been_saved(
     model_folder: ModelFolder, tmp_path: Path, settings: dict[str, object]
 ) -> None:

@@ -53,7 +53,9 @@ def test_measuring_and_saving_have_to_meet(every: int, saved: int, fits: bool) -
     if fits:
         check_keep_best(config(KEY, every=every, saved=saved))
         return
-    with pytest.raises(ConfigError, match=f"evaluate.every is {every}, train.checkpoint_every is {saved} and train.num"):
+    with pytest.raises(
+        ConfigError, match=f"evaluate.every is {every}, train.checkpoint_every is {saved} and train.num"
+    ):
         check_keep_best(config(KEY, every=every, saved=saved))
 
 

@@ -1,0 +1,291 @@
+"""Kill a training run with SIGKILL at random moments, resume it each time, and compare it with one that was left alone.
+
+    python scripts/kill_test.py [--kills 20] [--seed 0] [--json]
+
+A tiny vision-language model learns 10 steps on pictures, with a checkpoint and an evaluation every 2 steps. One run is
+left alone. Others of the same recipe are killed and resumed, killed again and so on to the end: a chain of kills in one
+run, and a new run when one has reached its end. One kill in three is aimed at the saving of a checkpoint, which is seen
+by its temporary folder; one in six comes while the process starts; the others come at any time of a step.
+
+Compared are weights, moments, state, figures of every step, every completion, and which checkpoint is the best.
+Exit status 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from data_processors.visual_gym.write import write_gym  # noqa: E402
+from mm_agrae.data.dataset import open_dataset  # noqa: E402
+from mm_agrae.policy.tiny import build_model_folder, corpus_of  # noqa: E402
+from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, latest_checkpoint, read_state  # noqa: E402
+from mm_agrae.store.run_dir import RunDir  # noqa: E402
+from mm_agrae.store.tracker import read_metrics  # noqa: E402
+from mm_agrae.train.replay import exact  # noqa: E402
+
+STEPS = 10
+TIMEOUT_S = 600.0
+RECIPE = """\
+name: killed
+model: {{path: {model}, device: cpu}}
+data:
+  train: {{path: {data}}}
+  eval: {{held_out: {{path: {data}, split: test}}}}
+images: {{min_pixels: 1024, max_pixels: 4096}}
+prompt: {{instruction: none}}
+rollout: {{num_prompts: 4, group_size: 4, max_prompt_tokens: 128, max_completion_tokens: 8}}
+verifier: {{num_workers: 1}}
+algorithm: {{weighting: [agrae, hadw], dynamic_sampling: true}}
+train:
+  num_steps: {steps}
+  checkpoint_every: 2
+  rollout_log_every: 1
+  keep_best: eval/held_out/avg@1
+  optim: {{lr: 1e-3}}
+sft: {{num_steps: 60, batch_size: 16, optim: {{lr: 3e-3}}}}
+evaluate: {{num_samples: 1, ks: [1], greedy: false, every: 2}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """One SIGKILL.
+
+    Attributes:
+        chain: Which run it hit, from 1.
+        aim: "start", "save" or "step".
+        phase: Of the step, as the run's own supervision last wrote it; None before there was one.
+        step: Steps that metrics.jsonl told of.
+        checkpoint: Newest complete checkpoint that was left; None where there was none.
+        in_saving: Whether a checkpoint was left half written.
+        seconds: The life of the process.
+    """
+
+    chain: int
+    aim: str
+    phase: str | None
+    step: int
+    checkpoint: int | None
+    in_saving: bool
+    seconds: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments, as far as a machine repeats itself")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), chosen.kills, chosen.seed, say=lambda line: None if chosen.json else print(line))
+    print(json.dumps(found) if chosen.json else _verdict(found), flush=True)
+    return 0 if found["identical"] else 1
+
+
+def measure(folder: Path, kills: int, seed: int, *, say: Callable[[str], object]) -> dict[str, Any]:
+    """Kill so often, and compare every run that was killed with one that was not.
+
+    Returns:
+        kills, chains (runs that were killed), identical, differences (in words), in_saving (kills that left half a
+        checkpoint), learns (whether the weights of the undisturbed run moved at all), moments (every kill).
+    """
+    recipe = prepare(folder)
+    straight = folder / "straight"
+    train(recipe, straight, resume=False)
+    expected, draw = fingerprint(RunDir.open(straight)), random.Random(seed)
+    saving_s = max(line["time/checkpoint_s"] for line in read_metrics(straight / "metrics.jsonl")[1:])
+    step_s = max(line["time/step_s"] for line in read_metrics(straight / "metrics.jsonl")[1:])
+    done: list[Kill] = []
+    differences: list[str] = []
+    chain = 0
+    say(f"{'kill':>4} {'run':>4}  {'aim':<6} {'phase':<14} {'step':>4} {'saved':>5}  half saved  seconds")
+    while len(done) < kills:
+        chain += 1
+        out = folder / f"chain_{chain}"
+        while len(done) < kills and (kill := _life(recipe, out, chain, draw, (step_s, saving_s))) is not None:
+            done.append(kill)
+            say(
+                f"{len(done):>4} {chain:>4}  {kill.aim:<6} {kill.phase or '-':<14} {kill.step:>4} "
+                f"{'-' if kill.checkpoint is None else kill.checkpoint:>5}  {'yes' if kill.in_saving else 'no':<10}  "
+                f"{kill.seconds:.1f}"
+            )
+        train(recipe, out, resume=(out / "config.json").exists())
+        found = fingerprint(RunDir.open(out))
+        differences += [f"run {chain}: {what}" for what in expected if found[what] != expected[what]]
+    return {
+        "kills": len(done),
+        "chains": chain,
+        "identical": not differences,
+        "differences": differences,
+        "in_saving": sum(kill.in_saving for kill in done),
+        "learns": expected["first weights"] != expected["weights"],
+        "moments": [asdict(kill) for kill in done],
+    }
+
+
+def prepare(folder: Path) -> Path:
+    """Data, a model that has had a warm start, and the recipe; returns the recipe."""
+    data, raw = folder / "data", folder / "raw"
+    families = ("counting/circles", "charts/tallest_bar")
+    write_gym(data, num=64, held_out=16, seed=0, families=families, size=64, num_processes=1)
+    corpus = corpus_of(open_dataset(data, "train"))
+    build_model_folder(raw, architecture="qwen2_5_vl", size="tiny", corpus=corpus, seed=0)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(model=raw, data=data, steps=STEPS), encoding="utf-8")
+    _ended_well(start("sft", recipe, "train.checkpoint_every=0", "--out", folder / "warm"))
+    model = next((folder / "warm" / "checkpoints").iterdir()) / "model"
+    recipe.write_text(RECIPE.format(model=model, data=data, steps=STEPS), encoding="utf-8")
+    return recipe
+
+
+def train(recipe: Path, out: Path, *, resume: bool) -> None:
+    """Train to the end."""
+    _ended_well(start("train", recipe, "--out", out, *(["--resume"] if resume else [])))
+
+
+def start(*words: str | Path) -> subprocess.Popen[str]:
+    """The command line in a process of its own, on one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mm_agrae.cli.main", *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+
+
+def fingerprint(run: RunDir) -> dict[str, str]:
+    """What two equal runs have in common, as digests: everything but times."""
+    last = latest_checkpoint(run.checkpoints)
+    assert last is not None, f"{run.path} has no checkpoint"
+    files = {name: mark["sha256"] for name, mark in file_marks(last).items()}
+    earlier = next(iter(complete_checkpoints(run.checkpoints).values()))
+    lines = [exact(line) for line in read_metrics(run.metrics)]
+    completions = {
+        path.relative_to(run.path).as_posix(): _groups(path) for path in sorted(run.path.glob("*/**/*.jsonl"))
+    }
+    return {
+        "weights": files["model/model.safetensors"],
+        "first weights": file_marks(earlier)["model/model.safetensors"]["sha256"],
+        "moments": files["optimizer.safetensors"],
+        "state": _hash(read_state(last)),
+        "figures": _hash(lines),
+        "completions": _hash(completions),
+        "best": run.best.read_text(encoding="utf-8"),
+        "checkpoints": _hash(list(complete_checkpoints(run.checkpoints))),
+    }
+
+
+def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple[float, float]) -> Kill | None:
+    """Start or resume a run and kill it; None where it ended before that."""
+    step_s, saving_s = times
+    aim = draw.choice(["start", "save", "save", "step", "step", "step"])
+    began = time.monotonic()
+    process = start("train", recipe, "--out", out, *(["--resume"] if (out / "config.json").exists() else []))
+    halves = _halves(out)
+    wanted = _lines(out) + draw.randrange(1, 4)
+    if aim == "start":
+        ready: Callable[[], bool] = lambda: True  # noqa: E731
+        delay = draw.uniform(0.0, 10.0)
+    elif aim == "save":
+        ready, delay = (lambda: bool(_halves(out) - halves)), draw.uniform(0.0, saving_s)
+    else:
+        ready, delay = (lambda: _lines(out) >= wanted), draw.uniform(0.0, step_s)
+    if not _wait(process, ready, delay):
+        _ended_well(process)
+        return None
+    process.kill()
+    process.communicate()
+    last = latest_checkpoint(out / "checkpoints")
+    return Kill(
+        chain=chain,
+        aim=aim,
+        phase=_phase(out, process.pid),
+        step=max(0, _lines(out) - 1),
+        checkpoint=read_state(last)["step"] if last else None,
+        in_saving=bool(_halves(out) - halves),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _wait(process: subprocess.Popen[str], ready: Callable[[], bool], delay_s: float) -> bool:
+    """Until it is ready, and then so long; False where the process ends before."""
+    until: float | None = None
+    give_up = time.monotonic() + TIMEOUT_S
+    while until is None or time.monotonic() < until:
+        if process.poll() is not None:
+            return False
+        if time.monotonic() > give_up:
+            process.kill()
+            raise SystemExit(f"a run did not get on within {TIMEOUT_S:.0f} s")
+        if until is None and ready():
+            until = time.monotonic() + delay_s
+        time.sleep(0.001)
+    return True
+
+
+def _ended_well(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    if process.returncode != 0:
+        raise SystemExit(f"a run that was left alone failed ({process.returncode}):\n{errors[-4000:]}")
+
+
+def _lines(out: Path) -> int:
+    metrics = out / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+
+def _halves(out: Path) -> set[tuple[str, int]]:
+    """Checkpoints that are half written (or half removed), the same name twice told apart."""
+    found = set()
+    for path in (out / "checkpoints").glob("*step_*"):
+        try:
+            if not (path / "COMPLETE").exists() or path.name.startswith("."):
+                found.add((path.name, path.stat().st_ino))
+        except FileNotFoundError:  # it has been renamed or removed meanwhile
+            continue
+    return found
+
+
+def _phase(out: Path, pid: int) -> str | None:
+    """What the run's supervision wrote of this process."""
+    path = out / "logs" / "rank_0.json"
+    entry = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return entry["phase"] if entry.get("pid") == pid else None
+
+
+def _groups(path: Path) -> list[Mapping[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        for rollout in line["rollouts"]:
+            del rollout["verdict"]["seconds"]
+    return lines
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    what = "all identical to the run that was left alone" if found["identical"] else "\n".join(found["differences"])
+    return f"{found['kills']} kills in {found['chains']} runs, {found['in_saving']} in mid-save: {what}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
