@@ -1,0 +1,275 @@
+"""Rollouts from servers that run vLLM: our ids and our patches go there, new weights too, and every answer is checked.
+
+Weights have labels that no other run uses. Every token comes back with the label of the weights that sampled it, so a
+server that was started anew, or that somebody else gave other weights, is found by its answers: they are thrown away,
+the weights are sent again, and the prompt is asked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+from mm_agrae.config.engine import EngineConfig
+from mm_agrae.engines.base import check_request
+from mm_agrae.engines.vllm_fleet import Fleet
+from mm_agrae.engines.vllm_http import Server, ServerGoneError
+from mm_agrae.engines.vllm_requests import GENERATE, Choice, read_reply, request_body, sampling_params, to_completions
+from mm_agrae.engines.vllm_sync import Part, WeightFile, remove_older, write_weights
+from mm_agrae.engines.vllm_transfer import GpuTransfer, Servers
+from mm_agrae.engines.vllm_update import begin_update, end_update, label_of, load_files
+from mm_agrae.errors import ConfigError, EngineError
+from mm_agrae.policy.load import Policy
+from mm_agrae.records import Completion, RenderedPrompt, Sampling
+
+T = TypeVar("T")
+
+
+class Ranks(Protocol):
+    """The processes of the run, as far as an engine must know them."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def is_main(self) -> bool: ...
+    def broadcast(self, value: T) -> T: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handed:
+    """The weights that servers should hold, in one piece: another thread may read it while the next is made.
+
+    Attributes:
+        label: Of the weights.
+        frozen: The part that never changes; None where there is none, or no file.
+        trained: The part that changes; None where it does not travel by file.
+    """
+
+    label: str
+    frozen: WeightFile | None = None
+    trained: WeightFile | None = None
+
+    def files(self, *, whole: bool) -> list[WeightFile]:
+        return [file for file in (self.frozen if whole else None, self.trained) if file is not None]
+
+
+class VllmServerEngine:
+    """Rollouts from servers.
+
+    Attributes:
+        weights_version: Updates behind the weights that all servers hold.
+    """
+
+    def __init__(
+        self,
+        settings: EngineConfig,
+        policy: Policy,
+        *,
+        folder: Path,
+        ranks: Ranks,
+        log: Callable[[str], None],
+        weights_version: int = 0,
+    ) -> None:
+        """Reach the servers and give them the policy's weights. Every process of the run does this at the same time.
+
+        Args:
+            settings: Servers, deadlines, and how weights travel.
+            policy: Whose completions are wanted.
+            folder: Where files are handed over; trainer and servers see it under the same path.
+            ranks: The processes of the run.
+            log: Is told what happens to servers.
+            weights_version: Updates behind the policy's weights.
+
+        Raises:
+            ConfigError: The API key is none, or weights cannot travel as the settings say.
+            EngineError: A server is none that this engine can use, or none can be reached.
+        """
+        key = _api_key(settings.api_key_variable)
+        servers = [Server(url, api_key=key, timeout_s=settings.request_timeout_s) for url in settings.base_urls]
+        self.policy = policy
+        self.folder = folder
+        self.ranks = ranks
+        self.fleet = Fleet(servers, recover_timeout_s=settings.recover_timeout_s, make_ready=self._make_ready, log=log)
+        # Servers may hold weights of an earlier run, so labels begin with what no other run has.
+        self.run = ranks.broadcast(secrets.token_hex(4))
+        self.weights_version = self.newest_version = weights_version
+        self.handed = Handed(label=_label(self.run, weights_version))
+        self.sync = settings.sync
+        self.transfer: GpuTransfer | None = None
+        if settings.sync == "files":
+            self._send_files(self._written("frozen"))
+        else:
+            self.transfer = self._met(servers, settings.sync)
+            self._send_between_gpus(whole=True)
+
+    def generate(
+        self, prompts: Sequence[RenderedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
+    ) -> list[list[Completion]]:
+        """One request per prompt, for all its completions. See Engine.
+
+        Raises:
+            EngineError: A server refused a request, answered what it was not asked, or no server is left.
+        """
+        check_request(prompts, sampling, seeds)
+        ask = partial(self._ask, sampling)
+        return self.fleet.map(ask, list(zip(prompts, seeds, strict=True)), first=self.ranks.rank)
+
+    def sync_weights(self, policy: Policy, *, version: int) -> None:
+        """Send the policy's weights to all servers; completions under way go on with them. Every process takes part.
+
+        Raises:
+            EngineError: A server refused them, or no server is left.
+        """
+        self.policy = policy
+        self.newest_version = version
+        if self.transfer is None:
+            self._send_files(self.handed.frozen)
+        else:
+            self._send_between_gpus(whole=False)
+        self.weights_version = version
+
+    def close(self) -> None:
+        """Remove what was handed over; the servers go on."""
+        if self.transfer is not None:
+            self.transfer.close()
+        if self.ranks.is_main:
+            for file in self.handed.files(whole=True):
+                file.path.unlink(missing_ok=True)
+
+    def _ask(self, sampling: Sampling, server: Server, job: tuple[RenderedPrompt, Sequence[int]]) -> list[Completion]:
+        prompt, seeds = job
+        policy, oldest = self.policy, self.weights_version
+        body = request_body(policy, prompt, sampling_params(policy, sampling, seeds))
+        choices = read_reply(policy, prompt, server.post(GENERATE, body))
+        # Weights that were sent while the answer was under way are right too.
+        versions = {_label(self.run, version): version for version in range(oldest, self.newest_version + 1)}
+        _check_usable(server, choices, versions)
+        return to_completions(policy, prompt, sampling, choices, versions=versions, present=self.weights_version)
+
+    def _send_files(self, frozen: WeightFile | None) -> None:
+        """What is trained goes out with every update; what is frozen only to a server that may not have it."""
+        trained = self._written("trained")
+        self.handed = Handed(label=_label(self.run, self.newest_version), frozen=frozen, trained=trained)
+        self._on_main(lambda: self.fleet.each(self._send_file))
+        if self.ranks.is_main and trained:
+            remove_older(trained)
+
+    def _written(self, part: Part) -> WeightFile | None:
+        """A part of the weights in a file that every process knows of."""
+        label = _label(self.run, self.newest_version)
+        made = write_weights(self.policy, self.folder, part=part, label=label, is_main=self.ranks.is_main)
+        return self.ranks.broadcast(made)
+
+    def _send_file(self, server: Server) -> None:
+        handed = self.handed
+        # One that was started since, or is new to this run, may hold anything.
+        whole = not label_of(server).startswith(f"{self.run}.")
+        begin_update(server, self.policy, whole=whole)
+        load_files(server, handed.files(whole=whole))
+        end_update(server, self.policy, label=handed.label, whole=whole)
+
+    def _make_ready(self, server: Server) -> None:
+        """Give a server its weights where it has lost them."""
+        if label_of(server) == self.handed.label:
+            return
+        if self.transfer is not None:
+            raise EngineError(
+                f"server {server.base_url} was started anew and has lost its weights, and engine.sync={self.sync} "
+                "cannot send them between two updates. Resume the run, or set engine.sync=files, which can."
+            )
+        with _alone(self.folder):  # other processes may have found out too
+            if label_of(server) != self.handed.label:
+                self._send_file(server)
+
+    def _met(self, servers: Sequence[Server], kind: Literal["nccl", "ipc"]) -> GpuTransfer:
+        """The way from this GPU to those of the servers."""
+        sizes: list[int] = []
+        self._on_main(lambda: sizes.extend(server.get("/get_world_size")["world_size"] for server in servers))
+        sizes = self.ranks.broadcast(sizes)
+        return GpuTransfer(
+            self.policy,
+            Servers([server.post for server in servers], sizes),
+            kind=kind,
+            rank=self.ranks.rank,
+            url=servers[0].base_url,
+            num_workers=sum(sizes),
+        )
+
+    def _send_between_gpus(self, *, whole: bool) -> None:
+        """All servers take the weights in one go, so none of them may be missing."""
+        transfer, policy, label = self.transfer, self.policy, _label(self.run, self.newest_version)
+        assert transfer is not None
+
+        def begin() -> None:
+            self.fleet.each(partial(begin_update, policy=policy, whole=whole))
+            if len(self.fleet.live) < len(self.fleet.members):
+                raise EngineError("a server was given up, and weights reach all servers or none. Start it, and resume.")
+
+        self._on_main(begin)
+        self.handed = Handed(label=label)
+        failed = _failure(lambda: transfer.send("all" if whole else "trained", label))
+
+        def end() -> None:
+            if failed:
+                raise failed
+            self.fleet.each(partial(end_update, policy=policy, label=label, whole=whole))
+
+        self._on_main(end)
+        if failed:
+            raise failed
+
+    def _on_main(self, action: Callable[[], None]) -> None:
+        """Run it on the main process; where it fails, every process fails, and none waits for it."""
+        failure = _failure(action) if self.ranks.is_main else None
+        told = self.ranks.broadcast(str(failure) if failure else None)
+        if told is not None:
+            raise EngineError(told) from failure
+
+
+def _failure(action: Callable[[], None]) -> EngineError | None:
+    """What an action failed with."""
+    try:
+        action()
+    except EngineError as error:
+        return error
+    return None
+
+
+def _api_key(variable: str) -> str | None:
+    key = os.environ.get(variable, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"the environment variable {variable} holds an API key with characters that no header takes.")
+    return key or None
+
+
+def _label(run: str, version: int) -> str:
+    return f"{run}.{version}"
+
+
+def _check_usable(server: Server, choices: Sequence[Choice], versions: Mapping[str, int]) -> None:
+    """Refuse answers that were cut off, and those of other weights: they are asked for again.
+
+    Raises:
+        ServerGoneError: They must be asked for again.
+    """
+    if any(choice.finish_reason == "abort" for choice in choices):
+        raise ServerGoneError(f"server {server.base_url} cut an answer off.")
+    strange = {label for choice in choices for label, _, _ in choice.weights} - versions.keys()
+    if strange:
+        raise ServerGoneError(f"server {server.base_url} answered from other weights than this run's ({min(strange)}).")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time, over all that see the folder; a process that dies leaves the way free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "sending.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
