@@ -17,7 +17,7 @@ from mm_agrae.policy.attention import Attention
 from mm_agrae.policy.head import Drawing
 from mm_agrae.policy.layout import Layout, Row, make_layout, make_padded_layout
 from mm_agrae.policy.load import Policy
-from mm_agrae.policy.vision import image_inputs, no_picture
+from mm_agrae.policy.vision import image_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +86,9 @@ def hidden_states(
     """Last hidden states of the lines; an `attention` takes the place of the layout's."""
     with policy.recomputing() if layout.input_ids.numel() > recompute_above else nullcontext():
         inputs = layout.inputs() | image_inputs(policy, layout.pictured)
-        nothing = None if layout.pictured else no_picture(policy)
         if attention is not None:
             inputs["attention"] = attention
-        hidden = policy.backbone(**inputs, use_cache=False).last_hidden_state
-    return hidden if nothing is None else hidden + nothing
+        return policy.backbone(**inputs, use_cache=False).last_hidden_state
 
 
 def logits_of(policy: Policy, states: Float[Tensor, "K H"], temperature: float) -> Float[Tensor, "K V"]:

@@ -2,7 +2,7 @@
 
 Whole on every process stay the head with an embedding that is tied to it, and a frozen vision tower: its features are
 cached, so each process calls it for other pictures. A tower that is trained is shared out, and every pass of every
-process calls it, for nothing where there are no pictures (see vision.blank): a pass through pieces is a meeting.
+process calls it, for nothing where there are no pictures: a pass through pieces is a meeting.
 
 A piece of a trained weight is fp32 and what the optimiser moves; layers compute with its precision, so pieces of bf16
 weights are their own masters (mixed precision of torch's fully_shard).

@@ -70,9 +70,7 @@ def pick_storage(name: str, *, precision: str, device: torch.device) -> Storage:
     return "bf16_with_fp32_masters"
 
 
-def store_in_bf16(
-    model: nn.Module, device: torch.device, *, masters_on: torch.device | None = None
-) -> Masters | None:
+def store_in_bf16(model: nn.Module, device: torch.device, *, masters_on: torch.device | None = None) -> Masters | None:
     """Round every weight to bf16 and move it to a device; buffers stay as they are.
 
     Args:

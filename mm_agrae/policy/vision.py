@@ -39,35 +39,12 @@ def image_inputs(policy: Policy, pictured: Sequence[RenderedPrompt]) -> dict[str
     Call it where the backbone is called: in the policy's arithmetic, with or without gradient, recomputing or not.
     """
     if not pictured:
-        return {}
+        return _no_picture(policy) if _others_wait_for_tower(policy) else {}
     if not takes_features(policy.backbone):  # transformers before 5.18: the backbone calls its encoder itself
         return {name: tensor.to(policy.device, non_blocking=True) for name, tensor in _pixels(pictured).items()}
-    features = _frozen_features(policy, pictured) if tower_is_frozen(policy) else _encode(policy, **_pixels(pictured))
-    output = _EncoderOutput(
-        pooler_output=[picture.embeddings for picture in features],
-        deepstack_features=list(zip(*[picture.deepstack for picture in features], strict=True)),
+    return _given(
+        _frozen_features(policy, pictured) if tower_is_frozen(policy) else _encode(policy, **_pixels(pictured))
     )
-    return {"mm_encoder_outputs": {"image": output}}
-
-
-def no_picture(policy: Policy) -> Tensor | None:
-    """0, through every weight of a tower that is shared out; None where no process waits for this one to call it.
-
-    Forward and backward passes of pieces are meetings, and processes with pictures go to theirs. Called where
-    `image_inputs` would be, so that all of them meet in one order.
-    """
-    shards = policy.shards
-    if shards is None or not shards.tower or (shards.gathered and not torch.is_grad_enabled()):
-        return None
-    tower = policy.backbone.visual
-    merged = tower.spatial_merge_size
-    patch = math.prod(tower.patch_embed.proj.weight.shape[1:])
-    (features,) = _encode(
-        policy,
-        pixel_values=torch.zeros(merged * merged, patch),
-        image_grid_thw=torch.tensor([[1, merged, merged]]),
-    )
-    return sum((level.sum() for level in features.deepstack), features.embeddings.sum()) * 0.0
 
 
 def tower_is_frozen(policy: Policy) -> bool:
@@ -91,6 +68,37 @@ def share_tower(copy: Policy, owner: Policy) -> Policy:
 def takes_features(backbone: Any) -> bool:
     """Whether a backbone can be given what its tower has made of pictures."""
     return "mm_encoder_outputs" in inspect.signature(backbone.forward).parameters
+
+
+def _given(features: Sequence[PictureFeatures]) -> dict[str, Any]:
+    output = _EncoderOutput(
+        pooler_output=[picture.embeddings for picture in features],
+        deepstack_features=list(zip(*[picture.deepstack for picture in features], strict=True)),
+    )
+    return {"mm_encoder_outputs": {"image": output}}
+
+
+def _others_wait_for_tower(policy: Policy) -> bool:
+    """Whether a pass without pictures must call the tower, because the weights of it that others gather are here."""
+    shards = policy.shards
+    return shards is not None and shards.tower and (torch.is_grad_enabled() or not shards.gathered)
+
+
+def _no_picture(policy: Policy) -> dict[str, Any]:
+    """The features of a black picture without its tokens.
+
+    Nothing of it is seen, but forward and backward pass of the tower stand where those of real pictures stand: passes
+    through pieces are meetings, and a process that makes them in another order waits for ever.
+    """
+    tower = policy.backbone.visual
+    merged = tower.spatial_merge_size
+    patch = math.prod(tower.patch_embed.proj.weight.shape[1:])
+    (black,) = _encode(
+        policy,
+        pixel_values=torch.zeros(merged * merged, patch),
+        image_grid_thw=torch.tensor([[1, merged, merged]]),
+    )
+    return _given([PictureFeatures(embeddings=black.embeddings[:0], deepstack=tuple(x[:0] for x in black.deepstack))])
 
 
 def _pixels(pictured: Sequence[RenderedPrompt]) -> dict[str, Tensor]:

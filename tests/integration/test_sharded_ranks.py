@@ -131,7 +131,7 @@ def test_trap_16_the_head_is_outside_of_what_is_sharded(together: dict[str, Any]
     for found, expected in zip(two["gradients"], one["gradients"], strict=True):
         assert found[name].shape == expected[name].shape
         torch.testing.assert_close(
-            found[name], expected[name], rtol=1e-4, atol=1e-6 * float(expected[name].abs().max())
+            found[name], expected[name], rtol=1e-4, atol=1e-5 * float(expected[name].abs().max())
         )
     untied = together["qwen3+sharded+untied"]
     assert {"lm_head.weight", "model.embed_tokens.weight"} <= untied["in_parts"]

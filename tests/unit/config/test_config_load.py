@@ -111,6 +111,7 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ("evaluate.ks=[1, 8]", "ks asks for pass@8, but num_samples is 4"),
         ("train.updates_per_rollout=5", "num_prompts is 32, which train.updates_per_rollout 5 does not divide"),
         ("train.recompute_above_tokens=9", "recompute_above_tokens is 9, but nothing is recomputed"),
+        ("train.reshard_after_forward=false", "reshard_after_forward is false, but sharding is none"),
         ("train.micro_batch_targets=0", "micro_batch_targets is 0"),
         ("evaluate.top_p=1.5", "evaluate.top_p is 1.5"),
         ("algorithm.weighting=[agrae, agrae]", r"weighting is \['agrae', 'agrae'\], but a weighting acts once"),
