@@ -103,6 +103,9 @@ class FakeVllm:
     def weight_info(self, body: Body) -> Body:
         return {"weight_version": self.label}
 
+    def get_world_size(self, body: Body) -> Body:
+        return {"world_size": 2}
+
     def start_weight_update(self, body: Body) -> Body:
         if self.updating:
             raise RefusedError(500, "start_weight_update called while a weight update is already active")
@@ -185,7 +188,7 @@ ROUTES = {
     for name in (
         "pause", "resume", "version", "weight_info", "start_weight_update",
         "update_weights", "finish_weight_update", "update_weight_version", "collective_rpc", "reset_prefix_cache",
-        "reset_encoder_cache", "generate",
+        "reset_encoder_cache", "generate", "get_world_size",
     )
 }  # fmt: skip
 
