@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import mm_agrae.train.distributed as distributed
-from mm_agrae.errors import ConfigError
+from mm_agrae.errors import ConfigError, LostProcessError
 from mm_agrae.train.distributed import World
 
 
@@ -186,3 +186,25 @@ def test_items_reach_the_ranks_that_they_are_addressed_to(monkeypatch):
         thread.join()
     assert received[1] == ["a", "b", "c"]
     assert [item.tolist() for item in received[0]] == [[1.0, 1.0, 1.0]]
+
+
+def test_a_process_that_lost_the_others_says_so(monkeypatch):
+    def closed(mine):
+        raise RuntimeError("[pair.cc:534] Connection closed by peer [10.0.0.2]:4711\nno use to anybody")
+
+    two = world(monkeypatch, 2, rank=1)
+    monkeypatch.setattr(distributed, "gather_object", closed)
+    with pytest.raises(
+        LostProcessError, match=r"rank 1 of 2 cannot reach the other processes \(.*10\.0\.0\.2.*--resume"
+    ):
+        two.collect([1])
+
+
+def test_a_process_without_memory_has_not_lost_the_others(monkeypatch):
+    def full(mine):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    two = world(monkeypatch, 2)
+    monkeypatch.setattr(distributed, "gather_object", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        two.collect([1])
