@@ -105,6 +105,11 @@ def without_the_last_token(completion: Completion) -> Completion:
     return replace(completion, token_ids=completion.token_ids[:-1], logprobs=completion.logprobs[:-1])
 
 
+def said_to_have_ended(completion: Completion) -> Completion:
+    """Where it was cut off."""
+    return replace(completion, stop_reason="eos")
+
+
 def without_the_first_token(completion: Completion) -> Completion:
     return replace(completion, token_ids=completion.token_ids[1:], logprobs=completion.logprobs[1:])
 

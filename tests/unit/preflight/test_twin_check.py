@@ -100,6 +100,7 @@ def altered(answer: Callable[[Any], Any]) -> Make:
         pytest.param(altered(engines.all_lower), {"log-probs"}, id="all lower"),
         pytest.param(altered(engines.not_a_number), {"log-probs"}, id="not a number"),
         pytest.param(altered(engines.without_the_last_token), {"malformed"}, id="last token dropped"),
+        pytest.param(altered(engines.said_to_have_ended), {"malformed"}, id="cut off unsaid"),
         pytest.param(altered(engines.without_the_first_token), {"malformed"}, id="first token dropped"),
         pytest.param(altered(engines.without_a_logprob), {"malformed"}, id="log-probability dropped"),
     ],
