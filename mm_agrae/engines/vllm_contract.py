@@ -13,8 +13,9 @@ WORKER_EXTENSION = "mm_agrae.engines.vllm_worker.WeightExtension"
 MATCH, RECEIVED = "mm_agrae_match", "mm_agrae_received"
 
 # Releases of vLLM whose calls and routes are known: start_weight_update, update_weights, finish_weight_update with a
-# label, the resets of the caches, and a trainer side that is made once (trainer_init) and sends on every rank.
-RELEASES = ("0.31", "0.32")
+# label, the resets of the caches, and a trainer side that is made once (trainer_init) and sends on every rank. 0.31 has
+# all that, but does not tell which weights sampled a token.
+RELEASES = ("0.32",)
 
 
 def check_version(version: str) -> None:
@@ -25,8 +26,8 @@ def check_version(version: str) -> None:
     """
     if ".".join(version.split(".")[:2]) not in RELEASES:
         raise EngineError(
-            f"vLLM is of version {version}, but weights can be sent to {' and '.join(RELEASES)} only. Install one of "
-            "them: pip install 'mm-agrae[vllm]'."
+            f"vLLM is of version {version}, but must be of {' or '.join(RELEASES)}. Install it: "
+            "pip install 'mm-agrae[vllm]'."
         )
 
 

@@ -209,7 +209,8 @@ def llm_arguments(policy: Policy, config: RunConfig, *, context_tokens: int, pro
         "distributed_executor_backend": "uni" if processes == 1 else "external_launcher",
         "logprobs_mode": "processed_logprobs",
         "limit_mm_per_prompt": pictures,
-        "mm_processor_cache_gb": 0,  # pictures come processed
+        "mm_processor_cache_gb": 0,  # pictures come processed,
+        "mm_device_do_normalize": False,  # and normalised
         "worker_extension_cls": WORKER_EXTENSION,
         "weight_transfer_config": {"backend": BACKEND},
     }
