@@ -4,8 +4,9 @@
 
 A tiny vision-language model learns 10 steps on pictures, with a checkpoint and an evaluation every 2 steps. One run is
 left alone. Others of the same recipe are killed and resumed, killed again and so on to the end: a chain of kills in one
-run, and a new run when one has reached its end. One kill in three is aimed at the saving of a checkpoint, which is seen
-by its temporary folder; one in six comes while the process starts; the others come at any time of a step.
+run, and a new run when one has reached its end. Every life of a run is a process of its own. One kill in three is aimed
+at the saving of a checkpoint, which is seen by its temporary folder; one in six comes while the process starts; the
+others come at any time of a step.
 
 Compared are weights, moments, state, figures of every step, every completion, and which checkpoint is the best.
 Exit status 1 where anything differs.
@@ -16,21 +17,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess as Process
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}  # read by imports below
 
 from data_processors.visual_gym.write import write_gym  # noqa: E402
+from mm_agrae.cli import jobs  # noqa: E402, F401 -- imported once, for all processes
+from mm_agrae.cli.main import main as command_line  # noqa: E402
 from mm_agrae.data.dataset import open_dataset  # noqa: E402
 from mm_agrae.policy.tiny import build_model_folder, corpus_of  # noqa: E402
 from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, latest_checkpoint, read_state  # noqa: E402
@@ -57,7 +62,7 @@ train:
   rollout_log_every: 1
   keep_best: eval/held_out/avg@1
   optim: {{lr: 1e-3}}
-sft: {{num_steps: 60, batch_size: 16, optim: {{lr: 3e-3}}}}
+sft: {{num_steps: 40, batch_size: 8, optim: {{lr: 3e-3}}}}
 evaluate: {{num_samples: 1, ks: [1], greedy: false, every: 2}}
 """
 
@@ -69,7 +74,6 @@ class Kill:
     Attributes:
         chain: Which run it hit, from 1.
         aim: "start", "save" or "step".
-        phase: Of the step, as the run's own supervision last wrote it; None before there was one.
         step: Steps that metrics.jsonl told of.
         checkpoint: Newest complete checkpoint that was left; None where there was none.
         in_saving: Whether a checkpoint was left half written.
@@ -78,7 +82,6 @@ class Kill:
 
     chain: int
     aim: str
-    phase: str | None
     step: int
     checkpoint: int | None
     in_saving: bool
@@ -92,7 +95,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON only")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), chosen.kills, chosen.seed, say=lambda line: None if chosen.json else print(line))
+        found = measure(
+            Path(folder), chosen.kills, chosen.seed, say=lambda line: None if chosen.json else print(line, flush=True)
+        )
     print(json.dumps(found) if chosen.json else _verdict(found), flush=True)
     return 0 if found["identical"] else 1
 
@@ -113,14 +118,14 @@ def measure(folder: Path, kills: int, seed: int, *, say: Callable[[str], object]
     done: list[Kill] = []
     differences: list[str] = []
     chain = 0
-    say(f"{'kill':>4} {'run':>4}  {'aim':<6} {'phase':<14} {'step':>4} {'saved':>5}  half saved  seconds")
+    say(f"{'kill':>4} {'run':>4}  {'aim':<6} {'step':>4} {'saved':>5}  half saved  seconds")
     while len(done) < kills:
         chain += 1
         out = folder / f"chain_{chain}"
         while len(done) < kills and (kill := _life(recipe, out, chain, draw, (step_s, saving_s))) is not None:
             done.append(kill)
             say(
-                f"{len(done):>4} {chain:>4}  {kill.aim:<6} {kill.phase or '-':<14} {kill.step:>4} "
+                f"{len(done):>4} {chain:>4}  {kill.aim:<6} {kill.step:>4} "
                 f"{'-' if kill.checkpoint is None else kill.checkpoint:>5}  {'yes' if kill.in_saving else 'no':<10}  "
                 f"{kill.seconds:.1f}"
             )
@@ -158,16 +163,22 @@ def train(recipe: Path, out: Path, *, resume: bool) -> None:
     _ended_well(start("train", recipe, "--out", out, *(["--resume"] if resume else [])))
 
 
-def start(*words: str | Path) -> subprocess.Popen[str]:
-    """The command line in a process of its own, on one thread."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mm_agrae.cli.main", *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        text=True,
-    )
+def start(*words: str | Path) -> Process:
+    """The command line in a process of its own, forked with the libraries imported, which takes longer than a run."""
+    texts = [str(word) for word in words]
+    said = Path(texts[texts.index("--out") + 1]).with_suffix(".log")
+    process = multiprocessing.get_context("fork").Process(target=_command_line, args=(texts, said), name=str(said))
+    process.start()
+    return process
+
+
+def _command_line(words: list[str], log: Path) -> None:
+    """In the new process; what it says goes to a file."""
+    said = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.argv = ["mm-agrae", *words]
+    command_line()
 
 
 def fingerprint(run: RunDir) -> dict[str, str]:
@@ -202,7 +213,7 @@ def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple
     wanted = _lines(out) + draw.randrange(1, 4)
     if aim == "start":
         ready: Callable[[], bool] = lambda: True  # noqa: E731
-        delay = draw.uniform(0.0, 10.0)
+        delay = draw.uniform(0.0, step_s)
     elif aim == "save":
         ready, delay = (lambda: bool(_halves(out) - halves)), draw.uniform(0.0, saving_s)
     else:
@@ -211,12 +222,11 @@ def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple
         _ended_well(process)
         return None
     process.kill()
-    process.communicate()
+    process.join()
     last = latest_checkpoint(out / "checkpoints")
     return Kill(
         chain=chain,
         aim=aim,
-        phase=_phase(out, process.pid),
         step=max(0, _lines(out) - 1),
         checkpoint=read_state(last)["step"] if last else None,
         in_saving=bool(_halves(out) - halves),
@@ -224,12 +234,12 @@ def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple
     )
 
 
-def _wait(process: subprocess.Popen[str], ready: Callable[[], bool], delay_s: float) -> bool:
+def _wait(process: Process, ready: Callable[[], bool], delay_s: float) -> bool:
     """Until it is ready, and then so long; False where the process ends before."""
     until: float | None = None
     give_up = time.monotonic() + TIMEOUT_S
     while until is None or time.monotonic() < until:
-        if process.poll() is not None:
+        if not process.is_alive():
             return False
         if time.monotonic() > give_up:
             process.kill()
@@ -240,10 +250,12 @@ def _wait(process: subprocess.Popen[str], ready: Callable[[], bool], delay_s: fl
     return True
 
 
-def _ended_well(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=TIMEOUT_S)
-    if process.returncode != 0:
-        raise SystemExit(f"a run that was left alone failed ({process.returncode}):\n{errors[-4000:]}")
+def _ended_well(process: Process) -> None:
+    process.join(TIMEOUT_S)
+    if process.exitcode != 0:
+        process.kill()
+        said = Path(process.name).read_text(encoding="utf-8")[-4000:]
+        raise SystemExit(f"a run that was left alone ended with {process.exitcode}:\n{said}")
 
 
 def _lines(out: Path) -> int:
@@ -261,13 +273,6 @@ def _halves(out: Path) -> set[tuple[str, int]]:
         except FileNotFoundError:  # it has been renamed or removed meanwhile
             continue
     return found
-
-
-def _phase(out: Path, pid: int) -> str | None:
-    """What the run's supervision wrote of this process."""
-    path = out / "logs" / "rank_0.json"
-    entry = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return entry["phase"] if entry.get("pid") == pid else None
 
 
 def _groups(path: Path) -> list[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ hold it. Where weights are sharded, gathering one is a meeting of all processes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -108,11 +108,10 @@ def model_tensors(policy: Policy, *, keep: bool = True) -> dict[str, Tensor]:
     Returns:
         Trained adapters under the names that peft knows, or all weights and saved buffers; fp32.
     """
+    pairs: Iterable[tuple[str, Tensor]] = named_weights(policy)
     if is_adapted(policy):
         full = _reader(policy)
         pairs = ((name, full(p)) for name, p in policy.model.named_parameters() if p.requires_grad)
-    else:
-        pairs = named_weights(policy)
     tensors = {}
     for name, tensor in pairs:
         if keep:  # a gathered weight leaves the device, which may have no room for all of them

@@ -18,6 +18,7 @@ from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, read_sta
 from mm_agrae.store.run_dir import RunDir, step_name
 from mm_agrae.store.tracker import read_metrics, truncate_after
 from mm_agrae.train.resuming import saved_config
+from mm_agrae.train.session import Job
 
 # Of state.json, what decides the future of a run; the rest says where it was computed.
 _DECIDES = ("step", "cursor", "estimator", "skipped_in_a_row", "data")
@@ -38,7 +39,7 @@ class Plan:
     run_dir: RunDir
     start: int
     stop: int
-    job: str
+    job: Job
     computed_on: Mapping[str, Any]
 
 
