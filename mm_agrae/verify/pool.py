@@ -242,7 +242,7 @@ class VerifierPool:
             self._give_up(worker, "worker_died", desk)
             return
         if worker.comparison is None:
-            worker.pid = reply["pid"]
+            self._staff.welcome(worker, reply["pid"])
             return
         outcome = None if reply["outcome"] is None else Outcome(**reply["outcome"])
         desk.results[worker.comparison] = _Result(outcome, reply["rule"], reply["seconds"])
@@ -252,6 +252,8 @@ class VerifierPool:
 
     def _give_up(self, worker: Worker, rule: str, desk: _Desk) -> None:
         """Dismiss a worker that hangs or died; the item that it held is lost, the next turn hires a replacement."""
+        if worker.comparison is None and self._staff.excuse(worker):  # somebody killed or froze its parent
+            return
         if worker.comparison is None:
             code = self._staff.close()
             raise EngineError(

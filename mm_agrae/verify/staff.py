@@ -27,11 +27,15 @@ _END_S = 10.0  # for the parent to bury its workers
 
 @dataclass(eq=False)
 class Worker:
-    """One worker: the socket to it, the comparison that it holds, and since when. Without a pid it is starting."""
+    """One worker: the socket to it, the comparison that it holds, and since when. Without a pid it is starting.
+
+    `parent` is the number of the process that forks it, from 1.
+    """
 
     connection: Connection
     timeout_s: float
     sent_at: float
+    parent: int
     pid: int | None = None
     comparison: Comparison | None = None
 
@@ -111,6 +115,8 @@ class Staff:
         self.memory_bytes = memory_bytes
         self.workers: list[Worker] = []
         self._parent: _Parent | None = None
+        self._num_parents = 0
+        self._is_proven = False
 
     def hire(self) -> None:
         """Add a worker. It may be given work once it has told its pid."""
@@ -120,6 +126,8 @@ class Staff:
                 return
             self._parent.close()
         self._parent = _Parent(timeout_s=self.timeout_s, memory_bytes=self.memory_bytes)
+        self._num_parents += 1
+        self._is_proven = False
         self._add(self._parent.fork())
 
     def dismiss(self, worker: Worker) -> None:
@@ -129,8 +137,28 @@ class Staff:
         if worker.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)  # its parent keeps the id from being used again until it is buried
-            if self._parent is not None:
+            if self._parent is not None and worker.parent == self._num_parents:  # no other one can bury it
                 self._parent.bury(worker.pid)
+
+    def welcome(self, worker: Worker, pid: int) -> None:
+        """A worker is ready, so its parent can start workers."""
+        worker.pid = pid
+        self._is_proven |= worker.parent == self._num_parents
+
+    def excuse(self, worker: Worker) -> bool:
+        """Dismiss a worker that did not get ready, if that is no wonder; the next hire starts another parent.
+
+        Returns:
+            False where the present parent never started one: another parent would not do better.
+        """
+        if worker.parent == self._num_parents and not self._is_proven:
+            return False
+        self.dismiss(worker)
+        if worker.parent == self._num_parents and self._parent is not None:
+            self._parent.process.kill()  # before its control closes, at which it would end the workers that go on
+            self._parent.close()
+            self._parent = None
+        return True
 
     def close(self) -> int | None:
         """End all processes; returns the exit code of the workers' parent, None when there was none."""
@@ -140,4 +168,7 @@ class Staff:
         return None if parent is None else parent.close()
 
     def _add(self, connection: Connection) -> None:
-        self.workers.append(Worker(connection=connection, timeout_s=self.timeout_s, sent_at=time.monotonic()))
+        worker = Worker(
+            connection=connection, timeout_s=self.timeout_s, sent_at=time.monotonic(), parent=self._num_parents
+        )
+        self.workers.append(worker)

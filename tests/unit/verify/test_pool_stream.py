@@ -165,3 +165,21 @@ def test_workers_that_are_deaf_end_with_a_process_that_is_killed(tmp_path):
         os.kill(pid, signal.SIGSTOP)  # it will not see that its socket has closed
         job.kill()
     wait_until_gone(pid)
+
+
+def test_a_parent_that_starts_no_worker_any_more_is_replaced():
+    """It was asked for two workers when it froze: neither comes, and the one at work goes on."""
+    with VerifierPool(num_workers=3, timeout_s=20.0) as pool:
+        assert pool.verify_all([RIGHT], [ROOT])[0].correct
+        parent = pool._staff._parent.process
+        os.kill(parent.pid, signal.SIGSTOP)
+        for _ in range(2):
+            pool._staff.hire()
+        for worker in pool._staff.workers[1:]:
+            worker.sent_at -= 1000  # longer than a start may take
+        verdicts = pool.verify_all([RIGHT, WRONG, "\\boxed{\\sqrt{14}}"], [ROOT] * 3)
+        assert [verdict.status for verdict in verdicts] == ["correct", "wrong", "wrong"]
+        assert parent.poll() == -signal.SIGKILL
+        os.kill(pool._staff.workers[0].pid, signal.SIGKILL)
+        assert pool._staff.workers[0].connection.poll(30)
+        assert pool.verify_all([RIGHT], [ROOT])[0].correct  # by a worker of another parent
