@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from mm_agrae.cli import checkup, jobs
+from mm_agrae.cli.engines import longest_tokens
 from mm_agrae.cli.main import app
-from mm_agrae.config import RunConfig
+from mm_agrae.config import RunConfig, load_config
+from mm_agrae.config.protocol import load_protocol
 from mm_agrae.engines.transformers_engine import TransformersEngine
-from mm_agrae.errors import EngineError
+from mm_agrae.errors import ConfigError, EngineError
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.session import Session
@@ -115,6 +118,21 @@ def test_what_stops_the_look_ends_with_2(recipe: Path, override: str, topics: di
     assert "twins" not in found
 
 
+def test_an_engine_that_is_not_there_is_wrong(recipe: Path) -> None:
+    nobody = ("engine.base_urls=[http://127.0.0.1:9]", "engine.recover_timeout_s=0", "engine.request_timeout_s=2")
+    code, topics = examined(recipe, "engine.kind=vllm_server", *nobody)
+    assert (code, topics["engine"], topics["model"]) == (2, "wrong", "fine")
+    assert "twins" not in topics
+
+
+def test_an_engine_that_is_not_installed_is_told_with_the_line_that_installs_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not there
+    with pytest.raises(ConfigError, match=r"pip install 'mm-agrae\[vllm\]'"):
+        jobs.run_train(recipe, ["engine.kind=vllm"], tmp_path / "run", False, lambda line: None)
+
+
 def test_a_run_refuses_a_false_twin_before_anything_is_learnt(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,3 +161,13 @@ def test_a_run_goes_on_with_a_warning_where_it_is_told_to(
     assert any(line.startswith("warning: twin check: engine and trainer differ by 1 nats per token") for line in said)
     assert any(line.startswith("twin check: over ") for line in said)
     assert RunDir(tmp_path / "run").twin.exists()
+
+
+def test_an_engine_is_made_for_the_longest_that_may_be_asked(recipe: Path) -> None:
+    # Prompts of up to 128 tokens; completions of 8 in training, and where measured as many unless it says otherwise.
+    assert longest_tokens(load_config(recipe)) == 128 + 8
+    assert longest_tokens(load_config(recipe, ["evaluate.max_completion_tokens=4"])) == 128 + 8
+    assert longest_tokens(load_config(recipe, ["evaluate.max_completion_tokens=30"])) == 128 + 30
+    card = load_protocol("aime24").sampling
+    measured = load_config(recipe, ["data.eval.contest={protocol: aime24, path: none}"])
+    assert longest_tokens(measured) == card.max_prompt_tokens + card.max_completion_tokens > 128 + 8
