@@ -71,6 +71,8 @@ def check_lines(config: RunConfig, run_dir: RunDir) -> None:
     Raises:
         ConfigError: The lines of its first steps do not hold the metric.
     """
+    if config.train.keep_best is None or not run_dir.metrics.exists():
+        return
     for line in read_metrics(run_dir.metrics):
         check_measured(config, line["step"], line)
 
