@@ -43,7 +43,8 @@ def check_start(world: World, config: RunConfig, out: Path | None, *, resume: bo
     if world.size == 1:
         return
     found = environment(str(world.device))
-    facts = {"--out": str(out), "--resume": str(resume), **dict(_settings(config.model_dump(mode="json")))}
+    # A new run is made where the main process was told to, but each process opens what it goes on with.
+    facts = {"--resume": str(out) if resume else "no", **dict(_settings(config.model_dump(mode="json")))}
     facts |= {"version of mm-agrae": str(found["version"]), "git revision": str(found["git_revision"])}
     check_alike(world, facts | {f"version of {name}": version for name, version in found["packages"].items()})
     check_shared(world, out or Path(config.output_dir))

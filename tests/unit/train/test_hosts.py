@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from mm_agrae.config import RunConfig
 from mm_agrae.errors import CheckpointError, ConfigError
-from mm_agrae.train.hosts import check_alike, check_shared, weights_mark
+from mm_agrae.train.hosts import check_alike, check_shared, check_start, weights_mark
 
 
 class Meeting:
@@ -70,6 +71,25 @@ def test_a_recipe_that_differs_on_one_machine_stops_all() -> None:
         assert "rank 2 on " in str(error)
         assert "train.checkpoint_every: 5 -> 2" in str(error)
         assert "torch" not in str(error)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_processes_go_on_with_one_run_but_may_name_a_new_one_differently(tmp_path: Path, resume: bool) -> None:
+    """Of a new run the main process's name counts; what each process goes on with it opens itself."""
+    config = RunConfig.model_validate(
+        {"name": "run", "model": {"path": "model"}, "data": {}, "rollout": {}, "train": {"num_steps": 1}}
+    )
+
+    def check(rank: Any) -> None:
+        rank.device = "cpu"
+        check_start(rank, config, tmp_path / str(rank.rank), resume=resume)
+
+    raised = meet(2, check)
+    if not resume:
+        assert raised == [None, None]
+        return
+    assert f"--resume: {tmp_path}/0 -> {tmp_path}/1" in str(raised[0])
+    assert str(raised[0]) == str(raised[1])
 
 
 def test_a_fact_that_one_machine_lacks_is_a_difference() -> None:
