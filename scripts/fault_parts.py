@@ -13,6 +13,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "unit" / "engines"))
 
 import run_files

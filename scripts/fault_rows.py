@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "integration
 
 import run_files
 from colours import colour_sample, cut_short_after, write_colours
-from faults import Ended, Fault, Kind, Launcher, Running, as_argument, resumed_after
+from faults import FILLER, Ended, Fault, Kind, Launcher, Running, as_argument, resumed_after
 
 from mm_agrae.store.checkpoint import latest_checkpoint
 from mm_agrae.store.run_dir import RunDir
@@ -72,6 +72,24 @@ def single(bench: Bench, name: str, kind: Kind, phase: str, step: int, *, says: 
     fault = bench.fault(out, kind, phase, step)
     ended = bench.launcher.run(*bench.words(out, *more), fault=fault)
     return recovered(bench, name, out, ended, fault, holds=ended.status == status and says in ended.said)
+
+
+def full_disk(bench: Bench, name: str, step: int, *, says: str, settings: tuple[str, ...] = ()) -> Row:
+    """Nothing fits on the disk of the run any more, then its owner makes room."""
+    disk = bench.folder / name.replace(" ", "_")
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        ended = "not tried: root alone can mount a small disk"
+        return Row(fault=name, ended=ended, lost="not measured", repeated=0, recover_s=0.0, holds=True)
+    try:
+        out = disk / "run"
+        fault = bench.fault(out, "full_disk", "save", step)
+        ended_run = bench.launcher.run(*bench.words(out, *settings), fault=fault)
+        (disk / FILLER).unlink()
+        return recovered(bench, name, out, ended_run, fault, holds=ended_run.status == TOLD and says in ended_run.said)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def recovered(bench: Bench, name: str, out: Path, ended: Ended, fault: Fault, *, holds: bool) -> Row:

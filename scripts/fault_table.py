@@ -44,9 +44,10 @@ RUNS: dict[str, Make] = {
     "killed in the rollout": partial(rows.single, kind="kill", phase="rollout", step=4, status=-9),
     "killed in the update": partial(rows.single, kind="kill", phase="update", step=3, status=-9),
     "killed while saving": partial(rows.single, kind="kill_in_checkpoint", phase="save", step=4, status=-9),
-    "disk full while logging": partial(
-        rows.single, kind="full_disk", phase="save", step=3, says="the disk is full at metrics.jsonl"
+    "disk full while saving": partial(
+        rows.full_disk, step=4, says="newest is step_000002", settings=("train.rollout_log_every=100",)
     ),
+    "disk full while logging": partial(rows.full_disk, step=3, says="error: the disk is full"),
     "engine hangs": partial(rows.single, kind="hang", phase="rollout", step=3, says="phase rollout", status=STALLED),
     "out of memory in the update": partial(
         rows.single, kind="memory", phase="update", step=3, says="lower train.micro_batch_tokens"
@@ -100,9 +101,7 @@ def table(folder: Path, only: list[str]) -> Iterator[rows.Row]:
 
 def line_of(row: rows.Row) -> str:
     verdict = "" if row.holds else "  DOES NOT HOLD"
-    return (
-        f"{row.fault:<34} lost: {row.lost}; {row.repeated} steps repeated; {row.recover_s:.1f} s; {row.ended}{verdict}"
-    )
+    return f"{row.fault:<34} lost: {row.lost}; repeated: {row.repeated}; {row.recover_s:.1f} s; {row.ended}{verdict}"
 
 
 def make_recipe(folder: Path) -> Path:

@@ -9,7 +9,6 @@ the imports done already, so that twenty runs cost seconds each.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -26,6 +25,7 @@ from typing import Literal, NoReturn
 
 PRELOAD = ["mm_agrae.cli.main", "mm_agrae.cli.jobs", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
 LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+FILLER = "filler"  # what takes the last room on a disk
 Kind = Literal["kill", "kill_in_checkpoint", "hang", "memory", "full_disk", "nan", "nan_for_ever"]
 
 
@@ -162,7 +162,7 @@ def _child(words: list[str], log: str, fault: Fault | None, place: dict[str, str
     _command_line(words)
 
 
-def _when(fault: Fault, act: Callable[[], None]) -> None:
+def _when(fault: Fault, act: Callable[[Fault], None]) -> None:
     """Act inside a phase of a step, before its work."""
     from mm_agrae.train.supervision import Watch
 
@@ -173,28 +173,31 @@ def _when(fault: Fault, act: Callable[[], None]) -> None:
         with real(self, name):  # type: ignore[arg-type]
             if (name, self.step) == (fault.phase, fault.step):
                 fault.note()
-                act()
+                act(fault)
             yield
 
     Watch.phase = phase  # type: ignore[method-assign,assignment]
 
 
-def _kill() -> None:
+def _kill(fault: Fault) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _hang() -> None:
+def _hang(fault: Fault) -> None:
     threading.Event().wait()
 
 
-def _memory() -> None:
+def _memory(fault: Fault) -> None:
     import torch
 
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB (on purpose).")
 
 
-def _full_disk() -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
+def _full_disk(fault: Fault) -> None:
+    """Fill the disk that `mark` is on, which must be a small one."""
+    with contextlib.suppress(OSError), Path(fault.mark).with_name(FILLER).open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 def _after_each_file(fault: Fault) -> None:
@@ -207,7 +210,7 @@ def _after_each_file(fault: Fault) -> None:
         real(policy, tensors, folder)  # type: ignore[arg-type]
         if folder.parent.name == f".step_{fault.step:06d}.tmp":
             fault.note()
-            _kill()
+            _kill(fault)
 
     saving.write_model = write_model  # type: ignore[assignment]
 
