@@ -121,7 +121,9 @@ def memory_line(size: Size, stored_weights: str, *, num_holders: int, device_byt
         device_bytes: Memory of the device; None on a CPU.
     """
     needed = size.training_bytes(stored_weights) / num_holders
-    text = f"weights, gradients and moments take {needed / 2**30:.1f} GiB per process, activations come on top"
+    # Head, tied embedding and a frozen tower are never in pieces (see policy.fsdp).
+    least = "at least " if num_holders > 1 else ""
+    text = f"weights, gradients and moments take {least}{needed / 2**30:.1f} GiB per process, activations come on top"
     if device_bytes is None:
         return Line(level="fine", topic="memory", text=text)
     text = f"{text}; the device has {device_bytes / 2**30:.1f} GiB"
