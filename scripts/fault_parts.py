@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "unit" / "engines"))
@@ -22,6 +24,8 @@ from fault_rows import NUM_STEPS, Bench, Row, await_step, how
 from mm_agrae.records import Verdict
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.verify import Question, VerifierPool
+from mm_agrae.verify.outcome import Comparison
+from mm_agrae.verify.staff import Worker
 
 TIMEOUT_S = 1.0
 DEAD_S, HUNG_S = 1.0, 4.0
@@ -42,56 +46,67 @@ def judged(pool: VerifierPool, *, endless: bool = False) -> tuple[list[Verdict],
     return verdicts, time.perf_counter() - begun
 
 
-def verifier_row(name: str, harm: Callable[[VerifierPool], None] | None, *, costs: int) -> Row:
-    """Judge once undisturbed and once with the fault; `costs` answers may end without a verdict."""
-    with VerifierPool(num_workers=1, timeout_s=TIMEOUT_S if harm is None else 20.0) as pool:
+def verifier_row(name: str, harm: Callable[[VerifierPool, Worker], None] | None) -> Row:
+    """Judge undisturbed, with a fault at the first answer that a worker gets (None: one that never ends), and again."""
+    with VerifierPool(num_workers=1, timeout_s=TIMEOUT_S) as pool:
+        judged(pool)  # the first start of a worker is none of the fault
         expected, undisturbed_s = judged(pool)
-        expected, undisturbed_s = judged(pool)  # the first start of a worker is none of the fault
-        timer = None
-        if harm is not None:
-            for worker in pool._staff.workers:
-                os.kill(worker.pid or 0, signal.SIGSTOP)  # so that it holds an answer when the harm is done
-            timer = threading.Timer(0.2, harm, (pool,))
-            timer.start()
-        found, seconds = judged(pool, endless=harm is None)
-        if timer:
-            timer.join()
+        if harm is None:
+            found, seconds = judged(pool, endless=True)
+        else:
+            with patch.object(Worker, "send", _harmed(partial(harm, pool))):
+                found, seconds = judged(pool)
         again, _ = judged(pool)
-    unjudged = [place for place, verdict in enumerate(found) if verdict.status == "timeout"]
+    unjudged = [verdict for verdict in found if verdict.status == "timeout"]
     same = [one.status == other.status for one, other in zip(found, expected, strict=True)]
-    holds = len(unjudged) == costs and same.count(False) == costs
+    holds = len(unjudged) == same.count(False) > 0
     holds = holds and [verdict.status for verdict in again] == [verdict.status for verdict in expected]
     return Row(
         fault=name,
         ended="goes on",
-        lost=f"the verdict of {costs} answer, counted as unscored" if costs else "nothing",
+        lost=f"verdicts of {len(unjudged)} of {len(found)} answers, counted as unscored",
         repeated=0,
         recover_s=seconds - undisturbed_s,
         holds=holds,
     )
 
 
+def _harmed(harm: Callable[[Worker], None]) -> Callable[[Worker, Comparison], None]:
+    """Worker.send whose first answer meets its end in a worker that could not have judged it yet."""
+    real, calls = Worker.send, iter(range(sys.maxsize))
+
+    def send(worker: Worker, comparison: Comparison) -> None:
+        assert worker.pid is not None
+        if next(calls):
+            return real(worker, comparison)
+        os.kill(worker.pid, signal.SIGSTOP)
+        real(worker, comparison)
+        return harm(worker)
+
+    return send
+
+
 def hung_comparison(bench: Bench) -> Row:
     """Computer algebra that does not come back."""
-    return verifier_row("comparison never ends", None, costs=1)
+    return verifier_row("comparison never ends", None)
 
 
 def killed_worker(bench: Bench) -> Row:
-    def kill(pool: VerifierPool) -> None:
-        os.kill(pool._staff.workers[0].pid or 0, signal.SIGKILL)
+    def kill(pool: VerifierPool, worker: Worker) -> None:
+        os.kill(worker.pid or 0, signal.SIGKILL)
 
-    return verifier_row("verifier worker killed", kill, costs=1)
+    return verifier_row("verifier worker killed", kill)
 
 
 def killed_pool(bench: Bench) -> Row:
     """The process that forks the workers dies with its worker."""
 
-    def kill(pool: VerifierPool) -> None:
+    def kill(pool: VerifierPool, worker: Worker) -> None:
         assert pool._staff._parent is not None
         pool._staff._parent.process.kill()
-        os.kill(pool._staff.workers[0].pid or 0, signal.SIGKILL)
+        os.kill(worker.pid or 0, signal.SIGKILL)
 
-    return verifier_row("verifier pool killed", kill, costs=1)
+    return verifier_row("verifier pool killed", kill)
 
 
 def serve(port: int) -> None:
