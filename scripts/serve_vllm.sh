@@ -13,9 +13,11 @@ shift
 # By the environment and not as a flag, which every user of the machine could read.
 export VLLM_API_KEY="${MM_AGRAE_VLLM_API_KEY:?holds no key: set it to one of your choice, for the server and for the trainer}"
 export VLLM_SERVER_DEV_MODE=1
+# Pictures come as the trainer computes with them: vLLM must not normalise them once more.
 exec python -m vllm.entrypoints.openai.api_server --model "$model" --host 127.0.0.1 \
   --enable-scale-out \
   --logprobs-mode processed_logprobs \
+  --no-mm-device-do-normalize \
   --limit-mm-per-prompt '{"image": 16, "video": 0}' \
   --worker-extension-cls mm_agrae.engines.vllm_worker.WeightExtension \
   --weight-transfer-config '{"backend": "mm_agrae"}' \

@@ -20,6 +20,10 @@ from mm_agrae.engines.vllm_contract import file_digest
 
 Body = dict[str, Any]
 MAX_MODEL_LEN = 1024
+# Parts of an answer that are empty for requests like ours.
+UNUSED = (
+    "prompt_logprobs", "prompt_token_id_logprobs", "metrics", "kv_transfer_params", "ec_transfer_params",
+)  # fmt: skip
 
 
 class Alone:
@@ -154,11 +158,18 @@ class FakeVllm:
             raise RefusedError(400, f"the prompt has {len(ids)} tokens, more than max_model_len")
         features = body.get("features")
         return {
+            **dict.fromkeys(UNUSED),
             "request_id": "generate-tokens-fake",
             "created": 0,
             "model": "fake",
-            "usage": {"prompt_tokens": len(ids), "total_tokens": len(ids), "completion_tokens": 0},
-            "prompt_logprobs": None,
+            "usage": {
+                "prompt_tokens": len(ids),
+                "total_tokens": len(ids),
+                "completion_tokens": 0,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": None,
+            },
+            "output_mode": "tokens",
             "prompt_token_ids": ids if body.get("return_token_ids") else None,
             "mm_placeholders": features["mm_placeholders"] if features and body.get("return_token_ids") else None,
             "choices": [self._choice(index, params) for index in range(params.get("n", 1))],
@@ -172,11 +183,14 @@ class FakeVllm:
             start = params["seed"] + index + sum(map(ord, self.label))
             drawn = [40 + (start + 7 * place) % 50 for place in range(min(2, params["max_tokens"] - 1))]
             tokens, logprob = [*drawn, params["stop_token_ids"][0]], -1.5
-        content = [{"token_id": token, "logprob": logprob, "rank": 1, "top_logprobs": []} for token in tokens]
+        told = [{"token_id": token, "logprob": logprob, "rank": 1} for token in tokens]
+        content = [one | {"top_logprobs": [one]} for one in told]
         return {
             "index": index,
             "finish_reason": "stop",
             "stop_reason": None,
+            "routed_experts": None,
+            "sampling_mask": None,
             "token_ids": tokens,
             "logprobs": {"content": content},
             "weight_versions": [{"version": self.label, "start": 0, "end": len(tokens)}],
