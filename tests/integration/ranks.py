@@ -124,7 +124,10 @@ def experienced(learner: Learner) -> Experience:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Gradients of each update as the optimiser gets them, whose of them World added up, and calls of the model."""
+    """Gradients of each update as the optimiser gets them, whose of them World added up, and calls of the model.
+
+    Of each pass through the model, `passes` has the number of weights that are pieces when it ends.
+    """
 
     gradients: list[dict[str, Tensor]] = field(default_factory=list)
     summed: set[str] = field(default_factory=set)
@@ -148,7 +151,10 @@ def watched(policy: Policy, world: World) -> Iterator[Seen]:
         seen.summed.update(n for n, p in zip(names, policy.trainable(), strict=True) if id(p.grad) in there)
         real_sum(bucket)
 
-    hooks = [policy.backbone.register_forward_hook(lambda module, given, out: seen.passes.append(1))]
+    def count(module: nn.Module, given: Any, out: Any) -> None:
+        seen.passes.append(sum(is_piece(weight) for weight in policy.model.parameters()))
+
+    hooks = [policy.backbone.register_forward_hook(count)]
     if policy.sees:
         hooks.append(policy.backbone.visual.register_forward_hook(lambda module, given, out: seen.towers.append(1)))
     with patch.object(update_module, "optimizer_step", step), patch.object(world, "_sum_bucket", add_up):
@@ -170,6 +176,7 @@ def learn(policy: Policy, world: World, settings: TrainConfig) -> dict[str, Any]
         logprobs: Of the completions of all groups, before the step.
         rows: Of each rank, the groups that it sampled and those that it learnt from.
         num_passes, num_towers: Of each rank, its passes through the model and its vision tower during the updates.
+        pieces: Of each pass of this rank, how many weights are in pieces when it ends.
         gradients: Of each update, by parameter, as the optimiser gets them.
         moves: Of each weight, by both updates.
         moments: What the optimiser remembers.
@@ -194,6 +201,7 @@ def learn(policy: Policy, world: World, settings: TrainConfig) -> dict[str, Any]
         "logprobs": logprobs,
         "rows": world.collect([(sampled.rows, batch.rows)]),
         "num_passes": world.collect([len(seen.passes)]),
+        "pieces": seen.passes,
         "num_towers": world.collect([len(seen.towers)]),
         "gradients": seen.gradients,
         "moves": {name: weight - before[name] for name, weight in named_weights(policy)},

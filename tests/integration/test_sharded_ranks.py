@@ -102,6 +102,15 @@ def test_trap_15_sharded_ranks_keep_step(together: dict[str, Any], alone: dict[s
     assert first == second == max(together["qwen2_5_vl"]["num_passes"])
 
 
+def test_weights_are_gathered_by_layer_or_by_update(together: dict[str, Any]) -> None:
+    """train.reshard_after_forward: what is left in pieces at the end of a pass; log-probabilities come before."""
+    by_layer = together["qwen2_5_vl+sharded+recomputing"]
+    assert set(by_layer["pieces"]) == {len(by_layer["in_parts"])}
+    by_update = together["qwen2_5_vl+sharded+gathered"]
+    assert set(by_update["pieces"]) == {0, len(by_update["in_parts"])}
+    assert by_update["in_parts"] == by_layer["in_parts"]
+
+
 def test_a_tower_in_pieces_is_called_by_ranks_without_pictures_too(together: dict[str, Any]) -> None:
     """In some passes one rank has pictures and the other has none; a frozen tower is whole, and each calls its own."""
     for way in ("qwen2_5_vl+sharded+recomputing", "qwen2_5_vl+sharded+gathered"):
