@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Serve a model for engine.kind=vllm_server. Flags after the model go to vLLM.
 #   MM_AGRAE_VLLM_API_KEY=... bash scripts/serve_vllm.sh MODEL [--port 8000] [--dtype bfloat16] [...]
+# For engine.sync=nccl add --weight-transfer-config '{"backend": "nccl"}'.
 # vLLM guards /v1 and /inference by the key, but not the routes that take new weights: whoever reaches the port can change
 # the model. The server therefore listens to this machine alone. For another machine, forward the port over ssh.
 set -euo pipefail
 if [ $# -lt 1 ]; then
-  sed -n '2,3p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,4p' "${BASH_SOURCE[0]}" >&2
   exit 2
 fi
 model="$1"
