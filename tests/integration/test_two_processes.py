@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import run_files
 from colours import cut_short_after, environment
+from safetensors.torch import load_file, save_file
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
@@ -77,6 +80,42 @@ def test_a_problem_of_one_process_stops_both(recipe: Path, mixed_data: Path, tmp
     assert "cannot be decoded" in ended.stderr
     assert "The run is saved up to step" in ended.stderr
     assert list(out.glob("checkpoints/step_*/COMPLETE"))
+
+
+UNLIKE = """
+import os, sys
+from pathlib import Path
+from mm_agrae.cli.jobs import run_train
+from mm_agrae.errors import ConfigError
+
+recipe, out = map(Path, sys.argv[1:])
+rank = os.environ["RANK"]
+os.chdir(out / rank)
+for settings in ([f"seed={rank}"], ["model.path=model"]):
+    try:
+        run_train(recipe, settings, out / "run", False, lambda line: None)
+    except ConfigError as error:
+        print(str(error).replace("\\n", " "), flush=True)
+"""
+
+
+def test_processes_that_do_not_start_alike_are_refused(
+    recipe: Path, warm_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Machines that have another recipe, or another model under the same path."""
+    for rank in (0, 1):
+        model = tmp_path / str(rank) / "model"
+        shutil.copytree(warm_model("qwen2_5_vl"), model)
+        if rank:
+            weights = load_file(model / "model.safetensors")
+            next(iter(weights.values())).view(-1)[0] += 1
+            save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "unlike.py").write_text(UNLIKE, encoding="utf-8")
+    ended = two_processes(tmp_path / "unlike.py", recipe, tmp_path)
+    assert ended.stdout.count("rank 1 on ") == 4, ended.stderr[-3000:]
+    assert ended.stdout.count("seed: 0 -> 1") == 2
+    assert ended.stdout.count("weights of model.path: ") == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_launcher_that_starts_one_of_two(recipe: Path, tmp_path: Path) -> None:
