@@ -17,10 +17,17 @@ from mm_agrae.config.schema import RunConfig
 from mm_agrae.errors import ConfigError
 
 # What a run may be resumed with another value of.
-DECIDES_NO_NUMBER = {
+DECIDES_NO_NUMBER: dict[str, Any] = {
     "supervision": True,
     "model": {"vision_cache_gib"},
-    "train": {"sharding", "reshard_after_forward", "keep_best", "keep_checkpoints", "checkpoint_every", "rollout_log_every"},
+    "train": {
+        "sharding",
+        "reshard_after_forward",
+        "keep_best",
+        "keep_checkpoints",
+        "checkpoint_every",
+        "rollout_log_every",
+    },
     "engine": {
         "base_urls",
         "api_key_variable",

@@ -95,7 +95,9 @@ def _clip(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
     Every process has all of a whole gradient, and of one in pieces its own: norms of pieces meet in `whole`.
     """
     parts = _apart([parameter for parameter in parameters if parameter.grad is not None])
-    norms = [whole(nn.utils.get_total_norm([weight.grad for weight in part])) for part in parts]
+    norms = [
+        whole(nn.utils.get_total_norm([weight.grad for weight in part if weight.grad is not None])) for part in parts
+    ]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     for part in parts:
         nn.utils.clip_grads_with_norm_(part, max_norm, norm)
