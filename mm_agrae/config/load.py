@@ -16,11 +16,15 @@ from pydantic import BaseModel, ValidationError
 from mm_agrae.config.schema import RunConfig
 from mm_agrae.errors import ConfigError
 
-# What a run may be resumed with another value of.
+# What a run may be resumed with another value of. How much is computed at a time decides rounding and no more than that.
 DECIDES_NO_NUMBER: dict[str, Any] = {
     "supervision": True,
-    "model": {"vision_cache_gib"},
+    "model": {"vision_cache_gib", "gradient_checkpointing"},
+    "rollout": {"batch_rows"},
     "train": {
+        "micro_batch_tokens",
+        "micro_batch_targets",
+        "recompute_above_tokens",
         "sharding",
         "reshard_after_forward",
         "keep_best",
@@ -95,8 +99,7 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
 def config_hash(config: RunConfig) -> str:
     """Hash of everything that decides the numbers of a run.
 
-    Where it is written, how it is watched, how it is spread over processes and how much memory keeps features of
-    pictures do not. Two configurations compare if this version has read both: a setting that one was saved without has
+    Where it is written, how it is watched, how it is spread over processes and how much memory it takes do not. Two configurations compare if this version has read both: a setting that one was saved without has
     its default then.
     """
     return saved_hash(config.model_dump(mode="json", exclude=DECIDES_NO_NUMBER))

@@ -1,17 +1,19 @@
 """The checkpoint that measured best, which pruning spares.
 
-Nothing of it is remembered: it is found anew among the checkpoints there are and the lines of metrics.jsonl, so a run
-that was killed anywhere finds the same.
+It is found anew among the checkpoints there are and the lines of metrics.jsonl, so a run that was killed anywhere finds
+the same. Checkpoints are removed only after a new one is saved: a run that is resumed with other settings by mistake
+loses none by that.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mm_agrae.config import RunConfig
-from mm_agrae.errors import ConfigError
+from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.metrics.catalogue import MACHINE_UNITS, UncataloguedMetricError, lookup
 from mm_agrae.store.atomic import write_json
 from mm_agrae.store.checkpoint import complete_checkpoints, prune
@@ -78,22 +80,41 @@ def check_lines(config: RunConfig, run_dir: RunDir) -> None:
 
 
 def keep_checkpoints(run_dir: RunDir, config: RunConfig, job: str) -> None:
-    """Name the best checkpoint in best.json and remove what is neither best nor among the newest.
+    """After a save: name the best checkpoint in best.json, and remove what is neither named there nor among the newest.
 
-    Doing it twice is doing it once, so it also ends what a killed process had begun.
+    Without train.keep_best the checkpoint that best.json names already stays. Doing it twice is doing it once, so it
+    also ends what a killed process had begun.
     """
-    best = None
-    if job == LEARNS and config.train.keep_best is not None and run_dir.metrics.exists():
-        steps = complete_checkpoints(run_dir.checkpoints)
-        best = best_line(
-            config.train.keep_best, [line for line in read_metrics(run_dir.metrics) if line["step"] in steps]
-        )
-    if best is None:
-        run_dir.best.unlink(missing_ok=True)
-    else:
-        # Before anything is removed: what it names must be there, whenever the process is killed.
+    name_best(run_dir, config, job)
+    best = best_step(run_dir)
+    prune(run_dir.checkpoints, config.train.keep_checkpoints, spare=() if best is None else (best,))
+
+
+def name_best(run_dir: RunDir, config: RunConfig, job: str) -> None:
+    """Write best.json where train.keep_best chooses a checkpoint; nothing is removed."""
+    key = config.train.keep_best
+    if job != LEARNS or key is None or not run_dir.metrics.exists():
+        return
+    steps = complete_checkpoints(run_dir.checkpoints)
+    best = best_line(key, [line for line in read_metrics(run_dir.metrics) if line["step"] in steps])
+    if best is not None:
         write_json(run_dir.best, best)
-    prune(run_dir.checkpoints, config.train.keep_checkpoints, spare=() if best is None else (best["step"],))
+
+
+def best_step(run_dir: RunDir) -> int | None:
+    """The step of the checkpoint that best.json names; None where there is no best.json.
+
+    Raises:
+        CheckpointError: It names none.
+    """
+    if not run_dir.best.is_file():
+        return None
+    try:
+        return int(json.loads(run_dir.best.read_text(encoding="utf-8"))["step"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{run_dir.best} names no step of a checkpoint. Remove it: a run with train.keep_best writes it again."
+        ) from error
 
 
 def best_line(key: str, lines: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from mm_agrae.policy.snapshot import save_weights
 from mm_agrae.store.atomic import fsync_directory, fsync_tree
 from mm_agrae.store.checkpoint import check_files, complete_checkpoints, file_sha256
 from mm_agrae.store.run_dir import RunDir
+from mm_agrae.train.best import best_step
 from mm_agrae.train.saving import MODEL_FOLDER
 
 
@@ -31,12 +31,12 @@ def choose_checkpoint(run_dir: RunDir, step: int | None, *, best: bool) -> Path:
     if not found:
         raise CheckpointError(f"{run_dir.path} has no checkpoint. Name a run that has saved one.")
     if best:
-        if not run_dir.best.is_file():
+        step = best_step(run_dir)
+        if step is None:
             raise CheckpointError(
                 f"{run_dir.path} has no best checkpoint, because train.keep_best is not set. Resume it with "
                 "train.keep_best=METRIC, or choose a checkpoint by --step."
             )
-        step = json.loads(run_dir.best.read_text(encoding="utf-8"))["step"]
     if step is None:
         step = max(found)
     if step not in found:

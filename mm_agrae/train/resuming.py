@@ -31,8 +31,8 @@ class Left:
     state: Mapping[str, Any]
 
 
-def existing_run(out: Path | None, config: RunConfig) -> RunDir:
-    """The run to go on with.
+def existing_run(out: Path | None, config: RunConfig, log: Callable[[str], None]) -> RunDir:
+    """The run to go on with. Settings that it began with otherwise, as it may, are told.
 
     Raises:
         CheckpointError: It is not named, is no run, or began with another configuration.
@@ -40,7 +40,9 @@ def existing_run(out: Path | None, config: RunConfig) -> RunDir:
     if out is None:
         raise CheckpointError("--resume needs the run directory to go on with. Give it with --out RUN_DIR.")
     run_dir = RunDir.open(out)
-    _check_config(run_dir, config)
+    changed = _check_config(run_dir, config)
+    if changed:
+        log(f"{run_dir.path} began with other settings:" + "".join(f"\n  {line}" for line in changed))
     return run_dir
 
 
@@ -116,17 +118,21 @@ def _in_words(arithmetic: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in arithmetic.items())
 
 
-def _check_config(run_dir: RunDir, config: RunConfig) -> None:
-    """A run goes on under the config it began with; the numbers would mean nothing otherwise."""
+def _check_config(run_dir: RunDir, config: RunConfig) -> list[str]:
+    """A run goes on under the config it began with; the numbers would mean nothing otherwise.
+
+    Returns:
+        What is set otherwise and decides no number, in words.
+    """
     saved = saved_config(run_dir)
-    if config_hash(saved) == config_hash(config):
-        return
     before, now = (_flat(c.model_dump(mode="json")) for c in (saved, config))
     changed = [
         f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
         for key in sorted(before | now)
         if before.get(key) != now.get(key)
     ]
+    if config_hash(saved) == config_hash(config):
+        return changed
     raise CheckpointError(
         f"{run_dir.path} belongs to another configuration; it differs in\n  " + "\n  ".join(changed) + "\n"
         "Resume with the recipe it began with, or start a new run."

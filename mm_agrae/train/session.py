@@ -22,7 +22,7 @@ from mm_agrae.seeding import seed_for
 from mm_agrae.store.provenance import environment
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import Tracker, truncate_after
-from mm_agrae.train.best import LEARNS, check_keep_best, check_lines, check_measured, keep_checkpoints
+from mm_agrae.train.best import LEARNS, check_keep_best, check_lines, check_measured, name_best
 from mm_agrae.train.distributed import World
 from mm_agrae.train.hosts import check_alike, check_start, check_weights
 from mm_agrae.train.memory import shortage_told
@@ -207,12 +207,12 @@ def open_session(
         CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config or job,
             or its policy was computed and stored in another precision or layout.
     """
-    world = World(device=config.model.device, timeout_s=config.supervision.longest_s + AFTER_DEADLINE_S)
+    world = World(device=config.model.device, timeout_s=config.supervision.limit_s(None) + AFTER_DEADLINE_S)
     say = log if world.is_main else lambda line: None
     check_start(world, config, out, resume=resume)
     if job == LEARNS:
         check_keep_best(config)
-    run_dir = existing_run(out, config) if resume else None
+    run_dir = existing_run(out, config, say) if resume else None
     left = find_left(run_dir, job, world) if run_dir else None
     if left and job == LEARNS:
         check_lines(config, left.run_dir)
@@ -248,8 +248,8 @@ def open_session(
     if world.is_main:
         _write_facts(session, recipe, resume)
         session.tracker = _open_tracker(session, state.get("wandb_run_id"), resume)
-        if resume:  # a kill may have come between a checkpoint and what is removed for it
-            keep_checkpoints(run_dir, config, job)
+        if resume:  # a kill may have come between a checkpoint and best.json
+            name_best(run_dir, config, job)
     return session
 
 

@@ -134,8 +134,19 @@ def test_the_best_checkpoint_of_a_run_survives(recipe: Path, tmp_path: Path) -> 
     old = next(step for step in (2, 3) if step != best)
     shutil.copytree(run.checkpoints / "step_000004", run.checkpoints / f"step_{old:06d}")
     run_train(recipe, settings, run.path, True, ignore)
-    assert set(complete_checkpoints(run.checkpoints)) == {best, 4}
+    assert set(complete_checkpoints(run.checkpoints)) == {best, old, 4}
     assert json.loads(run.best.read_text())["step"] == best
+    # Without the settings it began with: they are named, and nothing is lost.
+    said: list[str] = []
+    run_train(recipe, ["evaluate.every=1", "train.optim.lr=1e-2"], run.path, True, said.append)
+    assert set(complete_checkpoints(run.checkpoints)) == {best, old, 4}
+    assert json.loads(run.best.read_text())["step"] == best
+    (told,) = (line for line in said if "began with other settings" in line)
+    assert told.splitlines()[1:] == [
+        "  train.checkpoint_every: 1 -> 2",
+        '  train.keep_best: "eval/held_out/avg@2" -> null',
+        "  train.keep_checkpoints: 1 -> 2",
+    ]
 
 
 def test_a_metric_that_is_not_measured_stops_a_run_before_it_learns(

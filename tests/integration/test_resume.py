@@ -154,8 +154,8 @@ def test_a_run_of_an_earlier_version_goes_on(
     """Its settings have no words for what was added since; its weights stay stored as they were."""
     run = run_files.copied(straight, tmp_path / "run")
     as_an_earlier_version_left_it(run)
-    with pytest.raises(CheckpointError, match=r"train\.micro_batch_targets: null -> 40"):
-        run_train(recipe, ["train.micro_batch_targets=40"], run.path, True, ignore)
+    with pytest.raises(CheckpointError, match=r'model\.stored_weights: "auto" -> "fp32"'):
+        run_train(recipe, ["model.stored_weights=fp32"], run.path, True, ignore)
     asked: list[str] = []
     real = session_module.load_policy
 

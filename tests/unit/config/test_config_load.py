@@ -151,7 +151,9 @@ def test_the_hash_leaves_out_what_decides_no_number() -> None:
     first = config_hash(parse_config(TEXT))
     for override in (
         *("output_dir=elsewhere", "tracker.wandb=offline", "tracker.project=other", "model.vision_cache_gib=0"),
-        *("model.stored_weights=auto", "train.micro_batch_targets=null"),  # defaults
+        *("train.micro_batch_tokens=99", "train.micro_batch_targets=9", "rollout.batch_rows=3"),
+        *("model.gradient_checkpointing=true", "train.keep_checkpoints=9"),
+        "model.stored_weights=auto",  # the default
     ):
         assert config_hash(parse_config(TEXT, [override])) == first
     assert config_hash(parse_config(TEXT, ["algorithm.preset=grpo", "seed=0"])) == first

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from mm_agrae.config import RunConfig
-from mm_agrae.errors import ConfigError
+from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.store.checkpoint import complete_checkpoints, save_checkpoint
 from mm_agrae.store.run_dir import RunDir
-from mm_agrae.train.best import best_line, check_keep_best, check_measured, keep_checkpoints
+from mm_agrae.train.best import best_line, best_step, check_keep_best, check_measured, keep_checkpoints, name_best
 
 KEY = "eval/held_out/pass@1"
 
@@ -140,9 +140,33 @@ def test_without_the_setting_the_newest_are_kept_alone(tmp_path: Path) -> None:
     run = run_with(tmp_path / "run", {1: 0.3, 2: 0.5, 3: 0.4})
     keep_checkpoints(run, config(KEY, keep=2), "train")
     assert steps(run) == [2, 3]
-    keep_checkpoints(run, config(None), "train")
-    assert steps(run) == [3]
-    assert not run.best.exists()
+    assert named(run)["step"] == 2
     warm = run_with(tmp_path / "warm", {1: 0.3, 2: 0.1})
     keep_checkpoints(warm, config(KEY), "sft")
     assert steps(warm) == [2]
+
+
+def test_a_run_that_forgets_the_setting_keeps_the_best_one(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", {1: 0.3, 2: 0.5, 3: 0.4})
+    keep_checkpoints(run, config(KEY), "train")
+    before = run.best.read_bytes()
+    save_checkpoint(run.checkpoints, 5, write=lambda folder: None, state={})
+    keep_checkpoints(run, config(None), "train")
+    assert (steps(run), run.best.read_bytes()) == ([2, 5], before)
+
+
+def test_naming_the_best_removes_nothing(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", {1: 0.3, 2: 0.5, 3: 0.4})
+    name_best(run, config(KEY), "train")
+    assert (steps(run), best_step(run)) == ([1, 2, 3], 2)
+    name_best(run, config("eval/held_out/pass@2"), "train")  # no line holds it, so the old one stays
+    assert best_step(run) == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"step": "last"}'])
+def test_a_best_json_that_names_nothing(tmp_path: Path, text: str) -> None:
+    run = RunDir.create_at(tmp_path / "run")
+    assert best_step(run) is None
+    run.best.write_text(text)
+    with pytest.raises(CheckpointError, match=r"best\.json names no step .*Remove it"):
+        best_step(run)
