@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -16,8 +16,9 @@ class SupervisionConfig(Section):
 
     deadline_s: PositiveFloat = Field(
         default=3600.0,
-        description="Seconds that a phase of a step may take. After them every process writes where it stands, and the "
-        "run ends with an error; --resume goes on.",
+        description="Seconds that a phase of a step may take; who waits for other processes between phases has the sum "
+        "over all phases. After them every process writes where it stands, and the run ends with an error; --resume "
+        "goes on.",
     )
     deadlines_s: dict[Phase, PositiveFloat] = Field(
         default_factory=dict, description="Other deadlines for single phases, by name."
@@ -29,12 +30,14 @@ class SupervisionConfig(Section):
     )
 
     def limit_s(self, phase: Phase | None) -> float:
-        """Deadline of a phase, in seconds. Between phases (None) processes wait for others: the longest of all."""
-        return self.longest_s if phase is None else self.deadlines_s.get(phase, self.deadline_s)
+        """Deadline of a phase, in seconds.
 
-    @property
-    def longest_s(self) -> float:
-        return max([self.deadline_s, *self.deadlines_s.values()])
+        Between phases (None) a process waits for others, which may have several phases in a row to go through before
+        they meet it: the sum over all phases.
+        """
+        if phase is None:
+            return sum(self.limit_s(name) for name in get_args(Phase))
+        return self.deadlines_s.get(phase, self.deadline_s)
 
     @property
     def shortest_s(self) -> float:

@@ -1,13 +1,16 @@
 """Phases of a step under deadlines. A run that stalls leaves a table of its ranks and their stacks, and ends.
 
-A thread of every rank looks at what its main thread does. It keeps logs/rank_<n>.json up to date, and when a phase is
-over its deadline, it writes logs/stall_rank<n>.txt and names the stall in a file of this launch, which the other ranks
-see. The process ends without its main thread, which may wait in a collective for ever; a checkpoint is safe from that
-by construction. A call that holds the interpreter's lock for ever is seen by the other ranks only.
+Two threads of every rank look at what its main thread does. One keeps logs/rank_<n>.json up to date, and when a phase
+is over its deadline, it writes logs/stall_rank<n>.txt and names the stall in a file of this launch, which the other
+ranks see. A folder or a terminal may hold that thread for ever, so the other one touches neither: it reads the clock,
+waits a bounded time for the files, and ends the process without its main thread, which may wait in a collective for
+ever. A checkpoint is safe from that by construction. A call that holds the interpreter's lock for ever is seen by the
+other ranks only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -16,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ Seen = tuple[Mapping[str, Any] | None, float]
 STALLED = 75  # exit status; in sysexits.h a failure that another try may not meet
 _MAX_INTERVAL_S = 5.0
 _LOOKS = 8  # at least so many within the shortest deadline
+# What writing may take: of a stall beyond waiting for the other ranks, and of the last word of a run.
+_FILES_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,23 @@ class _Present:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.since
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Threads:
+    """How the two threads of a watch call each other.
+
+    Attributes:
+        look: Wakes the thread of the clock.
+        keep: Wakes the thread of the files.
+        called: Another rank found a stall.
+        told: Everything about it is in the files, or nothing more comes.
+    """
+
+    look: threading.Event = field(default_factory=threading.Event)
+    keep: threading.Event = field(default_factory=threading.Event)
+    called: threading.Event = field(default_factory=threading.Event)
+    told: threading.Event = field(default_factory=threading.Event)
 
 
 def _now(phase: Phase | None) -> _Present:
@@ -86,7 +108,9 @@ class Watch:
         self._end = end
         self._interval_s = min(_MAX_INTERVAL_S, config.supervision.shortest_s / _LOOKS)
         self._marker = folder / f"stall_{place.launch}.txt"
+        self._patience_s = 2 * self._interval_s + 1  # for other ranks, which look now and then
         self._present: _Present | None = None
+        self._over: _Present | None = None
         self._cannot_write = False
 
     @contextmanager
@@ -120,59 +144,90 @@ class Watch:
             finally:
                 self._present = _now(outer.phase)
             return
-        stop = threading.Event()
-        thread = threading.Thread(target=self._look, args=(stop,), name="supervision", daemon=True)
-        thread.start()
+        self._over, threads = None, _Threads()
+        looks = threading.Thread(target=self._look, args=(threads,), name="supervision", daemon=True)
+        keeps = threading.Thread(target=self._keep, args=(threads,), name="supervision files", daemon=True)
+        looks.start()
+        keeps.start()
         try:
             yield
         finally:
             self._present = None
-            stop.set()
-            thread.join()
-            self._write("ended", 0.0)
+            threads.look.set()
+            threads.keep.set()
+            looks.join()
+            keeps.join(_FILES_S)
 
-    def _look(self, stop: threading.Event) -> None:
-        """The thread: until the watch stops or the run has stalled."""
+    def _look(self, threads: _Threads) -> None:
+        """The thread of the clock: until the watch stops or the run has stalled. Nothing here can hold it."""
         while (present := self._present) is not None:
-            is_over = present.seconds > self._config.supervision.limit_s(present.phase)
-            if is_over and self._present is present:  # it may have ended since, while a slow disk held this thread
-                return self._lead(present)
-            self._write(present.name, present.seconds)
-            if self._marker.exists():
-                return self._follow(present)
-            if stop.wait(self._interval_s):
-                return None
-        return None
+            if present.seconds > self._config.supervision.limit_s(present.phase):
+                self._over = present
+            if self._over or threads.called.is_set():
+                self._finish(threads)
+                return
+            threads.look.wait(self._interval_s)
+
+    def _finish(self, threads: _Threads) -> None:
+        """Give the other thread its time to tell of the stall, and end."""
+        try:
+            threads.keep.set()
+            if not threads.told.wait(self._patience_s + _FILES_S):
+                _within(1.0, self._say_without_files)
+        finally:
+            self._end(STALLED)
+
+    def _keep(self, threads: _Threads) -> None:
+        """The thread of the files: keeps the entry of this rank, looks for stalls of others, tells of its own."""
+        try:
+            while self._over is None and (present := self._present) is not None:
+                self._write(present.name, present.seconds)
+                if os.path.exists(self._marker):
+                    threads.called.set()
+                    threads.look.set()
+                    self._follow()
+                    return
+                threads.keep.wait(self._interval_s)
+            if self._over:
+                self._lead(self._over)
+            else:
+                self._write("ended", 0.0)
+        finally:
+            threads.told.set()
 
     def _lead(self, present: _Present) -> None:
-        """The first rank that finds a stall: tell the others, wait for their stacks, print the table, end."""
+        """The first rank that finds a stall: tell the others, wait for their stacks, print the table."""
         try:
             self._marker.touch(exist_ok=False)
         except FileExistsError:
-            return self._follow(present)
+            self._follow()
+            return
         except OSError as error:
             self._say(f"supervision cannot tell the other ranks of a stall: {error}")
         self._dump(present)
         self._wait(lambda: all(entry is not None and entry["stalled"] for entry, _ in self._entries()))
-        limit_s = self._config.supervision.limit_s(present.phase)
-        what = f"phase {present.name}" if present.phase else "what comes between phases"
         text = (
-            f"error: rank {self._place.rank} of {self._place.size} has been in {what} of step {self.step} for "
-            f"{present.seconds:.1f} s, over its deadline of {limit_s:g} s (supervision.deadline_s, deadlines_s), so "
-            f"the run counts as stalled and ends.\n{table(self._entries())}\nStacks of all threads: "
-            f"{self._folder}/stall_rank*.txt. Mend the cause or raise the deadline, and go on with --resume."
+            f"{self._error(present)}\n{table(self._entries())}\nStacks of all threads: {self._folder}/stall_rank*.txt. "
+            "Mend the cause or raise the deadline, and go on with --resume."
         )
         self._say(text)
         self._store(self._marker, text + "\n")
-        self._end(STALLED)
-        return None
 
-    def _follow(self, present: _Present) -> None:
-        """Another rank found a stall: add this rank's stacks, and end once the table is there."""
-        self._dump(present)
+    def _follow(self) -> None:
+        """Another rank found a stall: add this rank's stacks, and wait for the table."""
+        self._dump(self._present or _now(None))
         self._wait(lambda: self._marker.stat().st_size > 0)
         self._say(f"rank {self._place.rank} ends because the run has stalled; see {self._marker}")
-        self._end(STALLED)
+
+    def _error(self, present: _Present) -> str:
+        limit_s = self._config.supervision.limit_s(present.phase)
+        what = f"phase {present.name}" if present.phase else "what comes between phases"
+        whose = "" if present.phase else ", the sum over all phases"
+        return (
+            f"error: rank {self._place.rank} of {self._place.size} has been in {what} of step {self.step} for "
+            f"{present.seconds:.1f} s, over its deadline of {limit_s:g} s{whose} (supervision.deadline_s, "
+            "deadlines_s), so the run counts as stalled and ends."
+        )
 
     def _dump(self, present: _Present) -> None:
         path = self._folder / f"stall_rank{self._place.rank}.txt"
@@ -184,8 +239,8 @@ class Watch:
         self._write(present.name, present.seconds, stalled=True)
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        """For the other ranks, which look now and then; not for long, because one may be gone."""
-        until = time.monotonic() + 2 * self._interval_s + 1
+        """For the other ranks; not for long, because one may be gone."""
+        until = time.monotonic() + self._patience_s
         while time.monotonic() < until and not ready():
             time.sleep(0.02)
 
@@ -209,9 +264,9 @@ class Watch:
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, path)
         except OSError as error:
-            if not self._cannot_write:
+            told, self._cannot_write = self._cannot_write, True
+            if not told:
                 self._say(f"supervision cannot write {path} ({error}); a stall is still found, its table may be old")
-            self._cannot_write = True
 
     def _entries(self) -> list[Seen]:
         """What each rank of this launch wrote last, and how long before the last of all that was.
@@ -230,10 +285,25 @@ class Watch:
             return None, 0.0
         return (entry if entry["launch"] == self._place.launch else None), written
 
+    def _say_without_files(self) -> None:
+        """Where the folder of the run does not answer, the stacks go where the error goes."""
+        stalled = self._error(self._over) if self._over else f"error: rank {self._place.rank} ends because of a stall."
+        self._say(f"{stalled}\n{self._folder} does not answer either, so stacks follow here. Resume with --resume.")
+        with contextlib.suppress(OSError):
+            faulthandler.dump_traceback(2, all_threads=True)
+
     @staticmethod
     def _say(line: str) -> None:
-        # Not through sys.stderr: the main thread may hold its lock.
-        os.write(2, (line + "\n").encode())
+        # Not through sys.stderr: the main thread may hold its lock. That nobody hears it keeps no run from ending.
+        with contextlib.suppress(OSError):
+            os.write(2, (line + "\n").encode())
+
+
+def _within(seconds: float, work: Callable[[], object]) -> None:
+    """Do something, and leave it undone when it takes longer."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def table(entries: Sequence[Seen]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,9 +52,13 @@ def entry_of(folder: Path) -> tuple[str, float] | None:
 
 def test_deadlines_by_phase() -> None:
     limits = SupervisionConfig(deadline_s=10, deadlines_s={"rollout": 40, "save": 2})
-    assert [limits.limit_s(phase) for phase in ("rollout", "save", "update", None)] == [40, 2, 10, 40]
-    assert (limits.longest_s, limits.shortest_s) == (40, 2)
-    assert SupervisionConfig(deadline_s=10).limit_s(None) == 10
+    assert [limits.limit_s(phase) for phase in ("rollout", "save", "update")] == [40, 2, 10]
+    assert limits.shortest_s == 2
+
+
+def test_who_waits_between_phases_outlasts_all_phases_in_a_row() -> None:
+    """The other rank is in order for all of that time, one phase after another."""
+    assert SupervisionConfig(deadline_s=10, deadlines_s={"rollout": 40, "save": 2}).limit_s(None) == 6 * 10 + 40 + 2
 
 
 def test_one_rank_of_two_stalls(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +128,7 @@ def test_nothing_is_watched_before_and_after(tmp_path: Path) -> None:
     watch.get_on()
     before = threading.active_count()
     with watch.steps():
-        assert threading.active_count() == before + 1
+        assert threading.active_count() == before + 2
     assert threading.active_count() == before
     with pytest.raises(ValueError, match="within"), watch.steps():
         raise ValueError("within")
@@ -143,6 +149,62 @@ def test_a_folder_that_takes_nothing_hides_no_stall(
     said = capfd.readouterr().err
     assert said.count("a stall is still found, its table may be old") == 1
     assert "error: rank 0 of 1 has been in phase save" in said
+
+
+@pytest.fixture
+def deaf_stderr(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing can be written to it any more: its disk is full, or nobody reads a pipe that is full."""
+    kept, readable = os.dup(2), None
+    if request.param == "full disk":
+        deaf = os.open("/dev/full", os.O_WRONLY)
+    else:
+        readable, deaf = os.pipe()
+        os.set_blocking(deaf, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(deaf, bytes(4096))
+        os.set_blocking(deaf, True)
+    os.dup2(deaf, 2)
+    yield
+    os.dup2(kept, 2)
+    for descriptor in (kept, deaf, readable):
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("deaf_stderr", ["full disk", "nobody reads"], indirect=True)
+@pytest.mark.usefixtures("deaf_stderr")
+def test_a_stall_ends_although_nobody_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rank that finds it, and the one that sees that it was found."""
+    monkeypatch.setattr("mm_agrae.train.supervision._FILES_S", 0.2)
+    config = settings(deadline_s=60, deadlines_s={"rollout": 0.2})
+    (first, first_ended), (second, second_ended) = watches(tmp_path, 2, config)
+    with first.phase("rollout"), second.phase("update"):
+        assert first_ended.happened.wait(20)
+        assert second_ended.happened.wait(20)
+    assert (first_ended.statuses, second_ended.statuses) == ([STALLED], [STALLED])
+
+
+def test_a_folder_that_hangs_hides_no_stall(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a file never comes back, as on a network mount whose server is gone: here a pipe that nobody reads."""
+    monkeypatch.setattr("mm_agrae.train.supervision._FILES_S", 0.2)
+    pipe, other_name = tmp_path / ".rank_0.json.tmp", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (watch, ended), *_ = watches(tmp_path, 1, settings(deadline_s=0.2))
+    with watch.phase("rollout"):
+        assert ended.happened.wait(20)
+    said = capfd.readouterr().err
+    assert "error: rank 0 of 1 has been in phase rollout of step 0 for " in said
+    assert f"{tmp_path} does not answer either" in said
+    assert "test_a_folder_that_hangs_hides_no_stall" in said, "no stacks"
+    os.link(pipe, other_name)
+    pipe.unlink()
+    os.close(os.open(other_name, os.O_RDONLY | os.O_NONBLOCK))  # lets the thread go that wanted to write
+    for thread in threading.enumerate():
+        if thread.name == "supervision files":
+            thread.join(20)
 
 
 def test_the_table() -> None:
