@@ -18,9 +18,8 @@ from typing import Any
 
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import read_metrics
+from mm_agrae.train.replay import exact
 
-# No two runs share them.
-TIMED = ("time/", "throughput/", "memory/")
 COUNTED = ("reward/", "group/", "verify/", "eval/")
 RELATIVE, ABSOLUTE = 1e-4, 2e-5
 # The largest gap of one token is rounding itself, so that only its size can be compared.
@@ -62,10 +61,8 @@ def largest_difference(run: RunDir, other: RunDir) -> float:
 
 
 def metrics(run: RunDir) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without times."""
-    return [
-        {key: value for key, value in line.items() if not key.startswith(TIMED)} for line in read_metrics(run.metrics)
-    ]
+    """The lines of metrics.jsonl without what measures the machine, which no two runs share."""
+    return [{"step": line["step"], **exact(line)} for line in read_metrics(run.metrics)]
 
 
 def groups(run: RunDir) -> dict[str, list[dict[str, Any]]]:

@@ -13,14 +13,11 @@ from safetensors.torch import load_file
 from mm_agrae.store.checkpoint import latest_checkpoint, read_state
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import read_metrics
-
-TIMED = ("time/", "throughput/", "memory/", "sft/step_s", "sft/tokens_per_s")
+from mm_agrae.train.replay import exact
 
 
 def metrics(run: RunDir) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in line.items() if not key.startswith(TIMED)} for line in read_metrics(run.metrics)
-    ]
+    return [{"step": line["step"], **exact(line)} for line in read_metrics(run.metrics)]
 
 
 def weights(run: RunDir) -> str:

@@ -18,7 +18,16 @@ from mm_agrae.store.run_dir import RunDir
 
 LINES = [
     {"step": 0, "eval/held_out/pass@1": 0.25, "time/evaluate_s": 1.0},
-    {"step": 1, "policy/loss": 0.5, "reward/mean": 0.5, "time/step_s": 2.0, "rollout/logprob_gap_max_nats": 1e-7},
+    {
+        "step": 1,
+        "policy/loss": 0.5,
+        "reward/mean": 0.5,
+        "time/step_s": 2.0,
+        "rollout/logprob_gap_max_nats": 1e-7,
+        "sft/step_s": 2.0,
+        "sft/tokens_per_s": 3.0,
+        "sft/loss_nats": 0.5,
+    },
 ]
 GROUP = {"sample_id": "a", "prompt_hash": "h", "rollouts": [{"token_ids": [1, 2]}, {"token_ids": [3]}]}
 
@@ -47,7 +56,13 @@ def compare(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.mark.parametrize(
-    "values", [{"time/step_s": 9.0}, {"policy/loss": 0.5 + 4e-5}, {"rollout/logprob_gap_max_nats": 9e-4}]
+    "values",
+    [
+        {"time/step_s": 9.0},
+        {"sft/step_s": 9.0, "sft/tokens_per_s": 1.0},
+        {"policy/loss": 0.5 + 4e-5},
+        {"rollout/logprob_gap_max_nats": 9e-4},
+    ],
 )
 def test_times_and_rounding_are_no_difference(compare: Callable[..., list[str]], values: dict[str, float]) -> None:
     assert compare(changed(LINES, **values)) == []
@@ -58,8 +73,9 @@ def test_times_and_rounding_are_no_difference(compare: Callable[..., list[str]],
     [
         ({"policy/loss": 0.5 + 1e-4}, "step 1: policy/loss is 0.5001, in the other 0.5"),
         ({"reward/mean": 0.5 + 1e-9}, "step 1: reward/mean is"),
+        ({"sft/loss_nats": 0.6}, "step 1: sft/loss_nats is 0.6, in the other 0.5"),
         ({"policy/loss": None}, "step 1: policy/loss is None"),
-        ({"policy/kl": 0.0}, "step 1: policy/kl stands in one of the two only"),
+        ({"policy/kl_nats": 0.0}, "step 1: policy/kl_nats stands in one of the two only"),
         ({"rollout/logprob_gap_max_nats": 2e-3}, "step 1: rollout/logprob_gap_max_nats is"),
     ],
 )
