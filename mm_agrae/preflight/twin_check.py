@@ -59,14 +59,15 @@ def check_twins(engine: Engine, feed: Feed, samples: Sequence[Sample], ranks: Ra
         max_new_tokens=min(NUM_TOKENS, config.rollout.max_completion_tokens),
         temperature=config.rollout.temperature,
     )
-    problem, mine = "", []
+    problem, asked = "", []
     try:
-        mine = compare(engine, feed, prompts, sampling, seeds)
+        asked = ask(engine, feed, prompts, sampling, seeds)
     except EngineError as error:
         problem = str(error)
+    # Before anything is scored: forward passes of sharded weights need every process.
     if problems := [found for found in ranks.collect([problem]) if found]:
         raise EngineError(f"twin check: {problems[0]}")
-    parts = ranks.collect([mine])
+    parts = ranks.collect([[_twin(feed.policy, one, sampling) for one in asked]])
     bound = bound_of(feed.policy.precision, config.engine.max_logprob_gap_nats)
     return judge([twin for part in parts for twin in part], bound, temperature=sampling.temperature)
 
@@ -107,37 +108,32 @@ def _rendered(feed: Feed, sample: Sample) -> RenderedPrompt | None:
         return None
 
 
-def compare(
+def ask(
     engine: Engine,
     feed: Feed,
     prompts: Sequence[RenderedPrompt],
     sampling: Sampling,
     seeds: Sequence[Sequence[int]],
-) -> list[PromptTwin]:
-    """Sample every prompt, and answer it greedily with its pictures and with grey ones; score all of it.
+) -> list[Asked]:
+    """Sample every prompt, and answer it greedily with its pictures and with grey ones.
 
     Raises:
         EngineError: The engine failed.
     """
-    policy = feed.policy
     # A model that sees has as many forward passes for a text as for a picture: sharded weights make every process keep
     # step with the others.
-    grey = [_greyed(feed, prompt) for prompt in prompts] if policy.sees else []
+    grey = [_greyed(feed, prompt) for prompt in prompts] if feed.policy.sees else []
     sampled = engine.generate(prompts, sampling, seeds)
     greedy = engine.generate(
         [*prompts, *grey], replace(sampling, num_completions=1, temperature=0.0), [[0]] * (len(prompts) + len(grey))
     )
     return [
-        _twin(
-            policy,
-            _Asked(
-                prompt=prompt,
-                grey=grey[number] if grey else None,
-                sampled=sampled[number],
-                greedy=greedy[number][0],
-                blind=greedy[len(prompts) + number][0] if grey else None,
-            ),
-            sampling,
+        Asked(
+            prompt=prompt,
+            grey=grey[number] if grey else None,
+            sampled=sampled[number],
+            greedy=greedy[number][0],
+            blind=greedy[len(prompts) + number][0] if grey else None,
         )
         for number, prompt in enumerate(prompts)
     ]
@@ -154,7 +150,7 @@ def _greyed(feed: Feed, prompt: RenderedPrompt) -> RenderedPrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class Asked:
     """A prompt and what the engine answered: samples, the most probable completion, and that to grey pictures."""
 
     prompt: RenderedPrompt
@@ -173,7 +169,7 @@ class _Scores:
     leads: list[float]
 
 
-def _twin(policy: Policy, asked: _Asked, sampling: Sampling) -> PromptTwin:
+def _twin(policy: Policy, asked: Asked, sampling: Sampling) -> PromptTwin:
     completions = [*asked.sampled, asked.greedy]
     broken = tuple(_faults([*completions, *([asked.blind] if asked.blind else [])], policy, sampling.max_new_tokens))
     # What is broken is not scored, but the forward passes are made: other processes may be waiting in theirs.

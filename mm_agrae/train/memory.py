@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from mm_agrae.config import RunConfig
+from mm_agrae.config.load import DECIDES_NO_NUMBER
 from mm_agrae.config.supervision import Phase
 from mm_agrae.errors import ShortOfMemoryError
 
@@ -17,6 +18,7 @@ from mm_agrae.errors import ShortOfMemoryError
 _WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 _SHOWN = 3
 _MAX_CHARACTERS = 300
+_NEW_RUN = "in a new run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def advice(phase: Phase | Literal["load"], config: RunConfig) -> list[str]:
     """Up to three settings that lower what a phase needs, with their present values; nothing that is set already."""
     values = config.model_dump(mode="json")
     return [
-        f"{remedy.what} {remedy.setting} (now {_shown(values, remedy.setting)})"
+        f"{remedy.what} {remedy.setting} (now {_shown(values, remedy.setting)}; {_taken(remedy.setting)})"
         for remedy in _REMEDIES[phase]
         if remedy.helps(config)
     ][:_SHOWN]
@@ -115,10 +117,10 @@ def shortage_told(phase: Phase | Literal["load"], config: RunConfig, where: Call
         if not is_shortage(error):
             raise
         reason = " ".join(str(error).split())[:_MAX_CHARACTERS].rstrip(".")
+        remedies = "; ".join(advice(phase, config))
+        begin = " A new run begins from the model/ folder of the last checkpoint (model.path) if there is one."
         raise ShortOfMemoryError(
-            f"out of memory {where()}: {reason}.\nWhat helps there: {'; '.join(advice(phase, config))}. A resumed run "
-            "keeps its settings, so begin a new one with them, from the model/ folder of the last checkpoint "
-            "(model.path) if there is one."
+            f"out of memory {where()}: {reason}.\nWhat helps there: {remedies}.{begin if _NEW_RUN in remedies else ''}"
         ) from error
 
 
@@ -126,3 +128,15 @@ def _shown(values: Any, setting: str) -> str:
     for part in setting.split("."):
         values = values[part]
     return "null" if values is None else str(values).lower() if isinstance(values, bool) else str(values)
+
+
+def _taken(setting: str) -> str:
+    """When a run takes another value of a setting."""
+    allowed: Any = DECIDES_NO_NUMBER
+    for part in setting.split("."):
+        if allowed is True:
+            break
+        if part not in allowed:
+            return _NEW_RUN
+        allowed = allowed[part] if isinstance(allowed, Mapping) else True
+    return "with --resume"

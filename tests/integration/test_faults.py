@@ -140,5 +140,5 @@ def test_out_of_memory_is_one_message(
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert said.startswith("error: out of memory in phase update of step ")
-    assert "lower train.micro_batch_tokens (now 16384); switch on model.gradient_checkpointing (now false)" in said
+    assert "lower train.micro_batch_tokens (now 16384; with --resume); switch on model.gradient_checkpointing" in said
     assert "Traceback" not in said

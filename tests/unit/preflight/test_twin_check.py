@@ -221,6 +221,14 @@ class Dead(Altered):
         raise EngineError("http://127.0.0.1:8000 does not answer")
 
 
-def test_all_ranks_stop_when_the_engine_of_one_fails(sees: Feed, pictures: Sequence[Sample]) -> None:
+def test_all_ranks_stop_when_the_engine_of_one_fails(
+    sees: Feed, pictures: Sequence[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is in a forward pass by then, where sharded weights would let it wait for the others."""
+
+    def score(*given: object) -> None:
+        pytest.fail("scored")
+
+    monkeypatch.setattr("mm_agrae.preflight.twin_check._score", score)
     errors = on_two_ranks(lambda rank: Dead(sees.policy) if rank else embedded(sees.policy), sees, pictures)
     assert [str(error) for error in errors] == ["twin check: http://127.0.0.1:8000 does not answer"] * 2
