@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from mm_agrae.config.schema import RunConfig
 from mm_agrae.errors import ConfigError
 
-# What a run may be resumed with another value of. How much is computed at a time decides rounding and no more than that.
+# What a run may be resumed with another value of. How much is computed at a time decides no more than rounding.
 DECIDES_NO_NUMBER: dict[str, Any] = {
     "supervision": True,
     "model": {"vision_cache_gib", "gradient_checkpointing"},
@@ -99,8 +99,8 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
 def config_hash(config: RunConfig) -> str:
     """Hash of everything that decides the numbers of a run.
 
-    Where it is written, how it is watched, how it is spread over processes and how much memory it takes do not. Two configurations compare if this version has read both: a setting that one was saved without has
-    its default then.
+    Where it is written, how it is watched, how it is spread over processes and how much memory it takes do not. Two
+    configurations compare if this version has read both: a setting that one was saved without has its default then.
     """
     return saved_hash(config.model_dump(mode="json", exclude=DECIDES_NO_NUMBER))
 

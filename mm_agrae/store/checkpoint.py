@@ -129,7 +129,7 @@ def file_marks(path: Path) -> dict[str, dict[str, Any]]:
     """Name -> {"bytes", "sha256"} of every file of a complete checkpoint, as they were when it was saved.
 
     Raises:
-        CheckpointError: If the folder is missing or unfinished, or its marker is that of an earlier version.
+        CheckpointError: If the folder is missing or unfinished, or its marker is damaged or that of an earlier version.
     """
     path = Path(path)
     if not path.is_dir():
@@ -138,14 +138,23 @@ def file_marks(path: Path) -> dict[str, dict[str, Any]]:
         raise CheckpointError(
             f"checkpoint {path} has no {COMPLETE} marker: its save was interrupted. Use an earlier checkpoint."
         )
-    marks: dict[str, Any] = _read_object(path / COMPLETE).get("files", {})
-    if any(not isinstance(mark, dict) for mark in marks.values()):
+    marks = _read_object(path / COMPLETE).get("files")
+    if isinstance(marks, dict) and marks and all(isinstance(mark, int) for mark in marks.values()):
         raise CheckpointError(
             f"checkpoint {path} was saved by an earlier version, in another format (its optimiser as a pickle, its "
             "files without digests). Resume it with the version that saved it, or start a new run from its model/ "
             "folder (model.path)."
         )
+    if not isinstance(marks, dict) or STATE not in marks or not all(map(_is_mark, marks.values())):
+        raise CheckpointError(
+            f"{path / COMPLETE} must name {STATE} and every other file with its size and its SHA-256, but does not. "
+            f"{_REMEDY}"
+        )
     return marks
+
+
+def _is_mark(mark: object) -> bool:
+    return isinstance(mark, dict) and isinstance(mark.get("bytes"), int) and isinstance(mark.get("sha256"), str)
 
 
 def prune(root: Path, keep: int, *, spare: Collection[int] = ()) -> None:
@@ -204,4 +213,5 @@ def _failure(root: Path, step: int, error: Exception) -> str:
 
 def _disk_full(error: Exception) -> bool:
     # Serialisers in native code raise their own errors, with the system's words in the message.
-    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    return any(number == full or os.strerror(full) in str(error) for full in (errno.ENOSPC, errno.EDQUOT))

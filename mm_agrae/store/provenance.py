@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ PACKAGES = (
     "datasets",
     "qwen-vl-utils",
     "math-verify",
+    "sympy",
     "numpy",
     "pillow",
     "peft",
@@ -35,17 +37,21 @@ def environment(device: str) -> dict[str, Any]:
         JSON values: version, python, platform, cpu_count, device, git_revision and git_dirty (None outside a git
         checkout), packages (name -> version of those installed).
     """
-    revision, dirty = _git_state(Path(__file__))
     return {
-        "version": _version("mm-agrae"),
+        **code_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "device": device,
-        "git_revision": revision,
-        "git_dirty": dirty,
         "packages": package_versions(PACKAGES),
     }
+
+
+@cache  # what was imported stays, whatever is checked out later
+def code_version() -> dict[str, Any]:
+    """version, git_revision and git_dirty of this package; the last two are None outside a git checkout."""
+    revision, dirty = _git_state(Path(__file__))
+    return {"version": _version("mm-agrae"), "git_revision": revision, "git_dirty": dirty}
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:

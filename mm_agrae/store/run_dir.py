@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,9 @@ from typing import Any
 
 from mm_agrae.errors import CheckpointError
 from mm_agrae.store.atomic import write_json, write_text
+
+# Temporary files of store.atomic for recipe.yaml and config.json.
+_TORN = re.compile(r"\.(recipe\.yaml|config\.json)\.\d+\.tmp")
 
 
 class RunDirExistsError(CheckpointError, FileExistsError):
@@ -53,17 +57,21 @@ class RunDir:
     def create_at(cls, path: Path) -> RunDir:
         """Make a run in exactly this folder, which must be missing or empty.
 
+        What a process left that was killed before it wrote config.json counts as empty.
+
         Raises:
             RunDirExistsError: If the path is a file or a folder with something in it; nothing is touched.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or not cls(path)._is_unused()):
             kind = "a folder that is not empty" if path.is_dir() else "a file"
             raise RunDirExistsError(
                 f"{path} is {kind}, but a new run needs a folder that is empty or does not exist. "
                 "Continue the run in it with --resume, or name another folder."
             )
         path.mkdir(parents=True, exist_ok=True)
+        for torn in cls(path)._torn():
+            torn.unlink()
         return cls(path)._with_folders()
 
     @classmethod
@@ -84,9 +92,26 @@ class RunDir:
         return run
 
     def _with_folders(self) -> RunDir:
-        for folder in (self.rollouts, self.checkpoints, self.eval, self.logs, self.thumbnails):
+        for folder in self._folders:
             folder.mkdir(exist_ok=True)
         return self
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return self.rollouts, self.checkpoints, self.eval, self.logs, self.thumbnails
+
+    def _torn(self) -> list[Path]:
+        return [path for path in self.path.iterdir() if _TORN.fullmatch(path.name)]
+
+    def _is_unused(self) -> bool:
+        """Whether the folder is empty but for what a run makes of it before config.json."""
+        found = set(self.path.iterdir())
+        if found - {*self._folders, self.recipe, *self._torn()}:
+            return False
+        # A recipe that no run has put there is somebody's own.
+        if self.recipe in found and not found.issuperset(self._folders):
+            return False
+        return not any(folder in found and (not folder.is_dir() or any(folder.iterdir())) for folder in self._folders)
 
     @property
     def recipe(self) -> Path:
@@ -100,7 +125,7 @@ class RunDir:
 
     @property
     def environment(self) -> Path:
-        """Versions, device and git revision."""
+        """Versions, device and git revision, as the run began."""
         return self.path / "environment.json"
 
     @property
@@ -161,9 +186,13 @@ class RunDir:
         """Store the resolved configuration; JSON values only."""
         write_json(self.config, config)
 
-    def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Store what the run ran on; see `store.provenance.environment`."""
-        write_json(self.environment, environment)
+    def write_environment(self, environment: Mapping[str, Any], *, step: int = 0) -> None:
+        """Store what the run runs on from a step; see `store.provenance.environment`.
+
+        What it began on stays. Later records stand beside it, as environment_resumed_000010.json.
+        """
+        later = self.environment.with_name(f"environment_resumed_{step:06d}.json")
+        write_json(later if self.environment.exists() else self.environment, environment)
 
 
 def step_name(step: int) -> str:

@@ -17,7 +17,7 @@ from mm_agrae.store.atomic import write_text
 from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, read_state
 from mm_agrae.store.run_dir import RunDir, step_name
 from mm_agrae.store.tracker import read_metrics, truncate_after
-from mm_agrae.train.resuming import saved_config
+from mm_agrae.train.resuming import changes, saved_config
 from mm_agrae.train.session import Job
 
 # Of state.json, what decides the future of a run; the rest says where it was computed.
@@ -154,9 +154,8 @@ def table(plan: Plan, found: list[Comparison], computed_on: Mapping[str, Any]) -
         yield f"  {one.what:<22} {one.compared:>4} compared   {verdict}"
         for name, then, now in one.different:
             yield f"      {name}: {then} -> {now}"
-    other = [name for name in computed_on if plan.computed_on.get(name) != computed_on[name]]
     if any(one.different for one in found):
-        why = ", ".join(f"{name} {plan.computed_on.get(name)} -> {computed_on[name]}" for name in other)
+        why = ", ".join(changes(plan.computed_on, computed_on))
         yield "the run does NOT repeat itself" + (f"; it is on other ground now: {why}" if why else "")
     else:
         yield "the run repeats itself to the last bit"

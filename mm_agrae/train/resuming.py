@@ -104,14 +104,18 @@ def check_arithmetic(left: Left, policy: Policy) -> None:
 
 
 def tell_changes(left: Left, here: Mapping[str, Any], log: Callable[[str], None]) -> None:
-    """Say what numbers are rounded by and has changed: the run is the same then, but not to the last bit."""
-    before = left.state["computed_on"]
-    changed = [f"{name} {before.get(name)} -> {here.get(name)}" for name in here if before.get(name) != here.get(name)]
+    """Say what numbers depend on beside the recipe and has changed: the run is not the same to the last bit then."""
+    changed = changes(left.state["computed_on"], here)
     if changed:
         log(
             f"resuming on other ground ({', '.join(changed)}): the run goes on equal up to rounding, "
             "not bit for bit as on the same ground"
         )
+
+
+def changes(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What is otherwise than before, in words; an earlier version did not note everything."""
+    return [f"{name} {before[name]} -> {here[name]}" for name in here if name in before and before[name] != here[name]]
 
 
 def _in_words(arithmetic: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from mm_agrae.config import RunConfig
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.snapshot import model_tensors, optimizer_tensors, restore_optimizer, write_model
 from mm_agrae.store.checkpoint import save_checkpoint
-from mm_agrae.store.provenance import package_versions
+from mm_agrae.store.provenance import PACKAGES, code_version, package_versions
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.best import keep_checkpoints
 from mm_agrae.train.distributed import World
@@ -82,13 +82,25 @@ def read_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, checkpoint:
 
 
 def computed_on(world: World, config: RunConfig) -> dict[str, Any]:
-    """What decides how numbers are rounded, and no more than that. A resumed run is exact where all of it is equal."""
+    """What can change numbers though recipe and data are equal: how they are rounded, and by which code.
+
+    On a CPU, with completions of the embedded engine, a resumed run is exact where all of it is equal. On a GPU that
+    is not measured, and what vLLM samples depends on which requests it computes together.
+    """
     device = world.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    installed = package_versions(PACKAGES)
     return {
         "processes": world.size,
         "sharding": config.train.sharding,
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
-        **package_versions(("torch", "transformers")),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gradient_checkpointing": config.model.gradient_checkpointing,
+        "micro_batch_tokens": config.train.micro_batch_tokens,
+        "micro_batch_targets": config.train.micro_batch_targets,
+        "recompute_above_tokens": config.train.recompute_above_tokens,
+        "batch_rows": config.rollout.batch_rows,
+        **code_version(),
+        **{name: installed.get(name) for name in PACKAGES},
     }

@@ -288,7 +288,9 @@ def _write_facts(session: Session, recipe: str, resume: bool) -> None:
     if not resume:
         session.run_dir.write_recipe(recipe)
         session.run_dir.write_config(session.config.model_dump(mode="json"))
-    session.run_dir.write_environment(environment(str(session.world.device)) | arithmetic_of(session.policy))
+    session.run_dir.write_environment(
+        environment(str(session.world.device)) | arithmetic_of(session.policy), step=session.step
+    )
 
 
 def _open_tracker(session: Session, run_id: str | None, resume: bool) -> Tracker:

@@ -67,7 +67,11 @@ def full_disk_in_native_code(folder):
     raise RuntimeError("I/O error: No space left on device (os error 28)")
 
 
-@pytest.mark.parametrize("write", [full_disk_after_a_file, full_disk_in_native_code])
+def used_up_quota(folder):
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+@pytest.mark.parametrize("write", [full_disk_after_a_file, full_disk_in_native_code, used_up_quota])
 def test_full_disk_removes_the_new_and_keeps_the_old(tmp_path, write):
     old = save(tmp_path, 5)
     with pytest.raises(CheckpointError, match=r"disk is full.*step_000010.*newest is step_000005.*--resume") as caught:
@@ -222,3 +226,27 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path):
     (path / "COMPLETE").write_text(json.dumps({"files": sizes}))
     with pytest.raises(CheckpointError, match=r"earlier version.*version that saved it, or start a new run from"):
         read_state(path)
+
+
+MARK = {"bytes": 1, "sha256": "0"}
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        {},
+        {"filez": {"state.json": MARK}},
+        {"files": {}},
+        {"files": []},
+        {"files": {"model.bin": MARK}},
+        {"files": {"state.json": {"bytes": 1}}},
+        {"files": {"state.json": {"sha256": "0"}}},
+        {"files": {"state.json": {"bytes": "1", "sha256": "0"}}},
+        {"files": {"state.json": MARK, "model.bin": 3}},
+    ],
+)
+def test_a_marker_that_protects_nothing_is_refused(tmp_path, marker):
+    path = save(tmp_path, 10)
+    (path / "COMPLETE").write_text(json.dumps(marker))
+    with pytest.raises(CheckpointError, match=r"COMPLETE must name state\.json and every other file .*move the"):
+        check_files(path)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from datetime import datetime
 
 import pytest
@@ -43,6 +44,38 @@ def test_create_at_refuses_a_used_folder_and_touches_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(FileExistsError, match="is a file"):
         RunDir.create_at(tmp_path / "mine.txt")
+
+
+def test_create_at_takes_what_a_kill_left_of_its_own(tmp_path):
+    run = RunDir.create_at(tmp_path / "run")
+    run.write_recipe("mine")
+    for name in (".recipe.yaml.31.tmp", ".config.json.31.tmp"):
+        (run.path / name).write_text("half")
+    shutil.rmtree(run.logs)  # killed while folders were made: there is no recipe yet
+    (run.path / "recipe.yaml").unlink()
+    assert RunDir.create_at(run.path) == run
+    run.write_recipe("mine")
+    assert RunDir.create_at(run.path) == run
+    assert sorted(path.name for path in run.path.iterdir() if path.is_file()) == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "config.json", "logs/mine", "checkpoints"])
+def test_create_at_refuses_what_could_be_somebodys(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("keep")
+    with pytest.raises(CheckpointError, match="not empty"):
+        RunDir.create_at(tmp_path)
+    assert path.read_text() == "keep"
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == [path]
+
+
+def test_create_at_refuses_a_run_that_has_begun(tmp_path):
+    run = RunDir.create_at(tmp_path / "run")
+    run.write_recipe("mine")
+    (run.checkpoints / "step_000001").mkdir()
+    with pytest.raises(CheckpointError, match="not empty"):
+        RunDir.create_at(run.path)
 
 
 def test_open_needs_a_run(tmp_path):
@@ -96,6 +129,9 @@ def test_environment_is_json_and_names_what_matters(tmp_path):
     assert facts["device"] == "cpu"
     assert facts["version"] == "0.1.0"
     assert facts["packages"]["pillow"]
+    run.write_environment({**facts, "device": "other"}, step=12)
+    assert json.loads(run.environment.read_text()) == facts
+    assert json.loads((run.path / "environment_resumed_000012.json").read_text())["device"] == "other"
     assert "vllm" not in facts["packages"] or facts["packages"]["vllm"]
 
 
