@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import TypeVar
@@ -117,7 +118,7 @@ class Fleet:
         raise EngineError(self.end)
 
     def _on_ready(self, member: Member, work: Callable[[Server, T], R], item: T) -> R:
-        with member.lock:
+        with self._held(member):
             if not member.ready:
                 self.make_ready(member.server)
                 member.ready = True
@@ -130,9 +131,21 @@ class Fleet:
             self._drop(member, error)
 
     def _alone(self, work: Callable[[Server], None], member: Member) -> None:
-        with member.lock:
+        with self._held(member):
             work(member.server)
             member.ready = True
+
+    @contextlib.contextmanager
+    def _held(self, member: Member) -> Iterator[None]:
+        """One thread at a time. Those that waited while the server was given up do not find out by themselves.
+
+        Raises:
+            ServerGoneError: It was given up, or the work is being cancelled.
+        """
+        with member.lock:
+            if member.dropped or self.stopping.is_set():
+                raise ServerGoneError(f"server {member.server.base_url} is not asked any more.")
+            yield
 
     def _patiently(self, member: Member, attempt: Callable[[], R]) -> R:
         """The attempt, again and again while the server is gone and there is time."""

@@ -16,11 +16,16 @@ from mm_agrae.errors import EngineError
 
 CHUNK_BYTES = 1 << 20
 CONNECT_S = 10.0
+QUICK_S = 30.0  # for what a server answers without computing
 SHOWN_CHARACTERS = 500  # of a server's words in an error
 
 
 class ServerGoneError(EngineError):
     """No usable answer came: the server is down, hangs, or failed within. Asking again later may help."""
+
+
+class ServerFailedError(ServerGoneError):
+    """The server answered that it failed within (5xx)."""
 
 
 class Server:
@@ -36,17 +41,18 @@ class Server:
         self._lock = threading.Lock()
 
     def get(self, path: str) -> Any:
-        """What a path shows, from JSON; see post."""
-        return self._ask("GET", path, None)
+        """What a path shows, from JSON; within QUICK_S seconds, since nothing is computed for it. See post."""
+        return self._ask("GET", path, None, min(self.timeout_s, QUICK_S))
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The server's answer to a body, from JSON; None when it answers with nothing.
 
         Raises:
-            ServerGoneError: It could not be reached, did not answer in time, or failed within (5xx).
+            ServerGoneError: It could not be reached, or did not answer in time.
+            ServerFailedError: It failed within (5xx).
             EngineError: It refused the request (4xx).
         """
-        return self._ask("POST", path, json.dumps(body or {}).encode())
+        return self._ask("POST", path, json.dumps(body or {}).encode(), self.timeout_s)
 
     def abort(self) -> None:
         """End all requests under way, which raise ServerGoneError in their threads."""
@@ -55,27 +61,28 @@ class Server:
                 with contextlib.suppress(OSError):  # it may have ended by itself
                     held.shutdown(socket.SHUT_RDWR)
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+    def _ask(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
         try:
-            status, content = self._exchange(method, path, body, time.monotonic() + self.timeout_s)
+            status, content = self._exchange(method, path, body, timeout_s)
         except TimeoutError as error:
-            raise ServerGoneError(
-                f"server {self.base_url} did not answer {path} in time (engine.request_timeout_s={self.timeout_s:g})."
-            ) from error
+            shortened = timeout_s < self.timeout_s
+            limit = f"{timeout_s:g} s" if shortened else f"engine.request_timeout_s={timeout_s:g}"
+            raise ServerGoneError(f"server {self.base_url} did not answer {path} in time ({limit}).") from error
         except (OSError, HTTPException) as error:
             raise ServerGoneError(
                 f"server {self.base_url} cannot be reached for {path}: {self._hide(error)}."
             ) from error
         return self._judge(path, status, content)
 
-    def _exchange(self, method: str, path: str, body: bytes | None, deadline: float) -> tuple[int, bytes]:
+    def _exchange(self, method: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
+        deadline = time.monotonic() + timeout_s
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
-        connection = kind(self._parts.netloc, timeout=min(self.timeout_s, CONNECT_S))
+        connection = kind(self._parts.netloc, timeout=min(timeout_s, CONNECT_S))
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         with contextlib.closing(connection):
-            connection.connect()
+            _connect(connection)
             held = connection.sock  # the answer may take it away from the connection
             with self._watching(held):
                 _wait_until(held, deadline)
@@ -104,7 +111,7 @@ class Server:
         words = self._hide(content.decode("utf-8", errors="replace"))[:SHOWN_CHARACTERS]
         told = f"server {self.base_url} answers {path} with status {status}: {words}"
         if status >= 500:
-            raise ServerGoneError(told)
+            raise ServerFailedError(told)
         if status == 401:
             told += " Put its API key into the environment variable that engine.api_key_variable names."
         if status in (403, 404):
@@ -113,6 +120,13 @@ class Server:
 
     def _hide(self, told: object) -> str:
         return str(told).replace(self._key, "***") if self._key else str(told)
+
+
+def _connect(connection: HTTPConnection) -> None:
+    try:
+        connection.connect()
+    except TimeoutError as error:
+        raise OSError(f"no connection within {connection.timeout:g} s") from error
 
 
 def _read(answer: HTTPResponse, held: socket.socket, deadline: float) -> bytes:

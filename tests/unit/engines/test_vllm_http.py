@@ -1,12 +1,14 @@
 """Requests to one server: deadlines, refusals, and a key that is never shown."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from mm_agrae.engines.vllm_http import SHOWN_CHARACTERS, Server, ServerGoneError
+from mm_agrae.engines import vllm_http
+from mm_agrae.engines.vllm_http import SHOWN_CHARACTERS, Server, ServerFailedError, ServerGoneError
 from mm_agrae.errors import EngineError
 from tests.unit.engines.fake_vllm import FakeVllm, RefusedError
 
@@ -48,7 +50,7 @@ def test_without_a_key_none_is_sent_and_the_variable_is_named(fake: FakeVllm) ->
     assert fake.keys == [None]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, EngineError), (500, ServerGoneError), (503, ServerGoneError)])
+@pytest.mark.parametrize(("status", "kind"), [(400, EngineError), (500, ServerFailedError), (503, ServerFailedError)])
 def test_only_failures_within_the_server_may_pass(fake: FakeVllm, status: int, kind: type) -> None:
     fake.before = refuse(status, "max_tokens is too large")
     with pytest.raises(EngineError, match=f"{fake.url} answers {PATH} with status {status}: .*too large") as caught:
@@ -83,6 +85,29 @@ def test_a_server_that_hangs_is_gone_after_the_deadline(fake: FakeVllm) -> None:
     with pytest.raises(ServerGoneError, match=r"did not answer /version in time \(engine\.request_timeout_s=0\.2\)"):
         make(fake, timeout_s=0.2).get("/version")
     forever.set()
+
+
+def test_what_is_not_computed_has_a_deadline_of_its_own(fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_http, "QUICK_S", 0.2)
+    forever = threading.Event()
+    fake.before = lambda path, body: forever.wait() and None
+    with pytest.raises(ServerGoneError, match=r"did not answer /weight_info in time \(0\.2 s\)"):
+        make(fake, timeout_s=60).get("/weight_info")
+    forever.set()
+
+
+def test_a_host_that_takes_no_connection_is_told_from_a_slow_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_http, "CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(3)]
+        for one in waiting:  # fill its queue
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        server = Server(f"http://127.0.0.1:{full.getsockname()[1]}", api_key=None, timeout_s=60)
+        with pytest.raises(ServerGoneError, match=r"cannot be reached for /version: no connection within 0\.2 s"):
+            server.get("/version")
+        for one in waiting:
+            one.close()
 
 
 def test_a_server_that_trickles_has_no_longer(fake: FakeVllm) -> None:
