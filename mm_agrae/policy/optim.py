@@ -72,20 +72,36 @@ def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
 
 
 def optimizer_step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], *, lr: float, max_grad_norm: float
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    *,
+    loss: float,
+    lr: float,
+    max_grad_norm: float,
 ) -> float:
-    """Clip, step, clear; returns the global gradient norm before clipping.
+    """Clip, step, clear the gradients; or no step where loss or gradient is not finite.
 
-    A step along a gradient whose norm is not finite would destroy the weights, so none is made: weights and optimiser
-    stay as they were.
+    A step along a gradient whose norm is not finite would destroy the weights, and a loss that is not finite says that
+    the gradient means nothing. Weights and optimiser then stay as they were.
+
+    Args:
+        optimizer: Moves the parameters, or masters of them.
+        parameters: With the gradient of the whole batch, the same on every process, so that all decide alike.
+        loss: Of the whole batch.
+        lr: Learning rate of this step.
+        max_grad_norm: Longer gradients are scaled down to it.
+
+    Returns:
+        The global gradient norm before clipping, >= 0; infinite or NaN where no step was made.
     """
-    norm = float(_clip(parameters, max_grad_norm))
+    norm = float(_clip(parameters, max_grad_norm)) if math.isfinite(loss) else math.nan
     if math.isfinite(norm):
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    drop_gradients(parameters)
+    else:
+        _drop_gradients(parameters)
     return norm
 
 
@@ -110,7 +126,6 @@ def _apart(tensors: Sequence[T]) -> list[list[T]]:
     return [kind for kind in kinds if kind]
 
 
-def drop_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Forget the gradients of an update that is not made."""
+def _drop_gradients(parameters: Sequence[nn.Parameter]) -> None:
     for parameter in parameters:
         parameter.grad = None

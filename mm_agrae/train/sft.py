@@ -17,7 +17,7 @@ from mm_agrae.policy.feed import Feed
 from mm_agrae.policy.forward import TokenScores
 from mm_agrae.policy.gradient import differentiate
 from mm_agrae.policy.layout import Row
-from mm_agrae.policy.optim import drop_gradients, learning_rate, optimizer_step
+from mm_agrae.policy.optim import learning_rate, optimizer_step
 from mm_agrae.policy.packing import budget_of, pack
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.train.session import Session
@@ -106,11 +106,8 @@ def _step(session: Session, rows: Sequence[Row], num_tokens: int, lr: float) -> 
     parameters = policy.trainable()
     world.sum_gradients(parameters)
     assert session.optimizer is not None
-    loss, norm = float(world.sum(sums)), math.nan
-    if math.isfinite(loss):
-        norm = optimizer_step(session.optimizer, parameters, lr=lr, max_grad_norm=config.sft.optim.max_grad_norm)
-    else:
-        drop_gradients(parameters)
+    loss, bound = float(world.sum(sums)), config.sft.optim.max_grad_norm
+    norm = optimizer_step(session.optimizer, parameters, loss=loss, lr=lr, max_grad_norm=bound)
     taken = math.isfinite(norm)
     session.skips.note(taken=taken)
     return {

@@ -24,7 +24,7 @@ from mm_agrae.policy.forward import TokenScores
 from mm_agrae.policy.gradient import differentiate, score_rows
 from mm_agrae.policy.layout import Row, one_by_one
 from mm_agrae.policy.load import Policy
-from mm_agrae.policy.optim import drop_gradients, learning_rate, optimizer_step
+from mm_agrae.policy.optim import learning_rate, optimizer_step
 from mm_agrae.policy.packing import Budget, budget_of, pack
 from mm_agrae.rollout import Phases, unwatched
 from mm_agrae.train.distributed import World
@@ -154,17 +154,11 @@ def _backward(learner: Learner, batch: Experience, rows: Sequence[Row], *, weigh
 
 
 def _step(learner: Learner, *, loss: float, lr: float) -> float:
-    """One optimiser step, or none where loss or gradient is not finite; returns the gradient norm, then not finite.
-
-    All ranks hold the same loss and, summed, the same gradient, so they decide alike.
-    """
+    """One optimiser step, if loss and gradient are finite; returns the gradient norm, which tells."""
     parameters = learner.policy.trainable()
     learner.world.sum_gradients(parameters)
-    norm = math.nan
-    if math.isfinite(loss):
-        norm = optimizer_step(learner.optimizer, parameters, lr=lr, max_grad_norm=learner.config.optim.max_grad_norm)
-    else:
-        drop_gradients(parameters)
+    bound = learner.config.optim.max_grad_norm
+    norm = optimizer_step(learner.optimizer, parameters, loss=loss, lr=lr, max_grad_norm=bound)
     learner.skips.note(taken=math.isfinite(norm))
     return norm
 

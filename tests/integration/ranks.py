@@ -142,9 +142,9 @@ def watched(policy: Policy, world: World) -> Iterator[Seen]:
     names = [name for name, parameter in policy.model.named_parameters() if parameter.requires_grad]
     real_step, real_sum = update_module.optimizer_step, world._sum_bucket
 
-    def step(optimizer: Any, parameters: Sequence[Any], *, lr: float, max_grad_norm: float) -> float:
+    def step(optimizer: Any, parameters: Sequence[Any], *, loss: float, lr: float, max_grad_norm: float) -> float:
         seen.gradients.append({name: whole(p.grad).clone() for name, p in zip(names, parameters, strict=True)})
-        return real_step(optimizer, parameters, lr=lr, max_grad_norm=max_grad_norm)
+        return real_step(optimizer, parameters, loss=loss, lr=lr, max_grad_norm=max_grad_norm)
 
     def add_up(bucket: Sequence[Tensor]) -> None:
         there = {id(gradient) for gradient in bucket}

@@ -53,7 +53,7 @@ def learn(policy: Policy, optimizer: torch.optim.Optimizer, rows: Sequence[Row],
     (-score(policy, make_layout(rows)).logprobs.mean()).backward()
     parameters = policy.trainable()
     World(device="cpu").sum_gradients(parameters)
-    optimizer_step(optimizer, parameters, lr=lr, max_grad_norm=1.0)
+    optimizer_step(optimizer, parameters, loss=0.0, lr=lr, max_grad_norm=1.0)
 
 
 def check_rounded(policy: Policy) -> Masters:

@@ -35,7 +35,7 @@ def test_a_step_by_hand() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = make_optimizer([weight], OptimConfig(lr=1.0, weight_decay=0.1))
     weight.grad = torch.tensor([3.0, 4.0])
-    norm = optimizer_step(optimizer, [weight], lr=0.01, max_grad_norm=0.5)
+    norm = optimizer_step(optimizer, [weight], loss=0.0, lr=0.01, max_grad_norm=0.5)
     assert norm == pytest.approx(5.0)
     # Decay w (1 - 0.01 * 0.1); then Adam's first step moves by lr against the sign of the gradient.
     torch.testing.assert_close(weight.data, torch.tensor([0.999 - 0.01, 1.998 - 0.01]))
@@ -44,15 +44,17 @@ def test_a_step_by_hand() -> None:
     torch.testing.assert_close(optimizer.state[weight]["exp_avg"], torch.tensor([0.03, 0.04]))
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("gradient", "loss"), [(math.nan, 0.0), (math.inf, 0.0), (1.0, math.nan), (1.0, math.inf), (1.0, -math.inf)]
+)
 @pytest.mark.parametrize("in_bf16", [False, True])
-def test_a_gradient_that_is_not_finite_leaves_the_weights(bad: float, in_bf16: bool) -> None:
+def test_a_loss_or_gradient_that_is_not_finite_leaves_the_weights(gradient: float, loss: float, in_bf16: bool) -> None:
     model = nn.ParameterList([nn.Parameter(torch.tensor([1.0, 2.0]))])
     masters = store_in_bf16(model, torch.device("cpu")) if in_bf16 else None
     (weight,) = model.parameters()
     optimizer = make_optimizer([weight], OptimConfig(lr=1.0), masters=masters)
-    weight.grad = torch.tensor([bad, 1.0])
-    assert not math.isfinite(optimizer_step(optimizer, [weight], lr=1.0, max_grad_norm=1.0))
+    weight.grad = torch.tensor([gradient, 1.0])
+    assert not math.isfinite(optimizer_step(optimizer, [weight], loss=loss, lr=1.0, max_grad_norm=1.0))
     assert weight.tolist() == [1.0, 2.0]
     assert weight.grad is None
     if masters:

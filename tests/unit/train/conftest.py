@@ -48,9 +48,9 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
     seen: list[list[Tensor]] = []
     real = update_module.optimizer_step
 
-    def spy(optimizer, parameters, *, lr, max_grad_norm):
+    def spy(optimizer, parameters, *, loss, lr, max_grad_norm):
         seen.append([parameter.grad.clone() for parameter in parameters])
-        return real(optimizer, parameters, lr=lr, max_grad_norm=max_grad_norm)
+        return real(optimizer, parameters, loss=loss, lr=lr, max_grad_norm=max_grad_norm)
 
     monkeypatch.setattr(update_module, "optimizer_step", spy)
     return seen

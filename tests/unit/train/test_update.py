@@ -157,7 +157,7 @@ def test_an_update_that_is_not_finite_moves_nothing(policy, world, prompts):
     assert all(parameter.grad is None for parameter in policy.trainable())
 
 
-def test_a_loss_that_is_not_finite_is_enough(policy, world, prompts, monkeypatch, gradients):
+def test_a_loss_that_is_not_finite_is_enough(policy, world, prompts, monkeypatch):
     """Its gradient can be 0, and then its norm tells nothing."""
     of = learner(policy, world)
 
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_is_enough(policy, world, prompts, monkeypatch
     monkeypatch.setattr(update_module._Tally, "add", add)
     found = update(of, batch_of(of, prompts), step=0)
     assert found["policy/skipped_updates"] == 1
-    assert not gradients, "the optimiser was asked"
+    assert not of.optimizer.state, "a step was made"
 
 
 def test_the_learning_rate_counts_updates(policy, world, prompts):
