@@ -22,7 +22,7 @@ from torch.distributed import all_to_all_single
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from mm_agrae.errors import CheckpointError, ConfigError, LostProcessError
+from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError, LostProcessError
 from mm_agrae.policy.load import pick_device
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ T = TypeVar("T")
 LAUNCH = "Launch with `torchrun --nproc_per_node N -m mm_agrae.cli.main train ...`, or unset WORLD_SIZE."
 # One flat buffer per this many elements keeps the number of collectives small and the copy bounded.
 BUCKET_ELEMENTS = 32 * 1024 * 1024
+# What ends a run with a message.
+PASSED_ON = (ConfigError, DataError, EngineError, CheckpointError, OSError)
 
 
 class World:
@@ -199,19 +201,22 @@ class World:
         """Let the main process act while the others wait for it.
 
         Raises:
-            CheckpointError: If it raised one; on every rank, because the others would wait for what comes next.
+            ConfigError, DataError, EngineError, CheckpointError, OSError: What it raised, on every rank: the others
+                would wait for what comes next.
         """
-        problem = None
+        problem: Exception | None = None
         if self.is_main:
             try:
                 act()
-            except CheckpointError as error:
+            except PASSED_ON as error:
                 problem = error
-        told = self.broadcast(None if problem is None else str(problem))
+        kind, text = self.broadcast(
+            (next((kind for kind in PASSED_ON if isinstance(problem, kind)), None), str(problem))
+        )
         if problem is not None:
             raise problem
-        if told is not None:
-            raise CheckpointError(told)
+        if kind is not None:
+            raise kind(text)
 
     def barrier(self) -> None:
         with self._meeting():

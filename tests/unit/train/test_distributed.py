@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import mm_agrae.train.distributed as distributed
-from mm_agrae.errors import ConfigError, LostProcessError
+from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError, LostProcessError
 from mm_agrae.train.distributed import World
 
 
@@ -186,6 +188,44 @@ def test_items_reach_the_ranks_that_they_are_addressed_to(monkeypatch):
         thread.join()
     assert received[1] == ["a", "b", "c"]
     assert [item.tolist() for item in received[0]] == [[1.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (CheckpointError("half a file"), "half a file"),
+        (EngineError("no server"), "no server"),
+        (ConfigError("no such key"), "no such key"),
+        (DataError("no picture"), "no picture"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "page"), "[Errno 2] No such file"),
+    ],
+)
+def test_what_stops_the_main_process_stops_all(monkeypatch, raised, told):
+    """A rank that was not told would wait for ever in the next collective."""
+    box: list[Any] = []
+
+    def act() -> None:
+        raise raised
+
+    main, other = (world(monkeypatch, 2, rank) for rank in range(2))
+    monkeypatch.setattr(distributed, "broadcast_object_list", lambda mine: box.extend(mine))
+    with pytest.raises(type(raised)) as on_main:
+        main.on_main(act)
+    assert on_main.value is raised
+    monkeypatch.setattr(distributed, "broadcast_object_list", lambda mine: mine.__setitem__(0, box[0]))
+    kind = OSError if isinstance(raised, OSError) else type(raised)
+    with pytest.raises(kind) as on_other:
+        other.on_main(act)
+    assert on_other.value is not raised
+    assert str(on_other.value).startswith(told)
+
+
+def test_nothing_is_told_where_nothing_went_wrong(monkeypatch):
+    acted: list[int] = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "broadcast_object_list", lambda mine: mine.__setitem__(0, (None, "None")))
+        world(monkeypatch, 2, rank).on_main(lambda rank=rank: acted.append(rank))
+    assert acted == [0]
 
 
 def test_a_process_that_lost_the_others_says_so(monkeypatch):
