@@ -39,11 +39,12 @@ from mm_agrae.cli.main import main as command_line  # noqa: E402
 from mm_agrae.data.dataset import open_dataset  # noqa: E402
 from mm_agrae.policy.tiny import build_model_folder, corpus_of  # noqa: E402
 from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, latest_checkpoint, read_state  # noqa: E402
-from mm_agrae.store.run_dir import RunDir  # noqa: E402
+from mm_agrae.store.run_dir import RunDir, step_of  # noqa: E402
 from mm_agrae.store.tracker import read_metrics  # noqa: E402
 from mm_agrae.train.replay import exact  # noqa: E402
 
 STEPS = 10
+KEPT = 2
 TIMEOUT_S = 600.0
 RECIPE = """\
 name: killed
@@ -60,6 +61,7 @@ train:
   num_steps: {steps}
   checkpoint_every: 2
   rollout_log_every: 1
+  keep_checkpoints: {kept}
   keep_best: eval/held_out/avg@1
   optim: {{lr: 1e-3}}
 sft: {{num_steps: 40, batch_size: 8, optim: {{lr: 3e-3}}}}
@@ -76,7 +78,7 @@ class Kill:
         aim: "start", "save" or "step".
         step: Steps that metrics.jsonl told of.
         checkpoint: Newest complete checkpoint that was left; None where there was none.
-        in_saving: Whether a checkpoint was left half written.
+        in_saving: Whether a checkpoint was left half written, not one half removed.
         seconds: The life of the process.
     """
 
@@ -152,10 +154,10 @@ def prepare(folder: Path) -> Path:
     corpus = corpus_of(open_dataset(data, "train"))
     build_model_folder(raw, architecture="qwen2_5_vl", size="tiny", corpus=corpus, seed=0)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.format(model=raw, data=data, steps=STEPS), encoding="utf-8")
+    recipe.write_text(RECIPE.format(model=raw, data=data, steps=STEPS, kept=KEPT), encoding="utf-8")
     _ended_well(start("sft", recipe, "train.checkpoint_every=0", "--out", folder / "warm"))
     model = next((folder / "warm" / "checkpoints").iterdir()) / "model"
-    recipe.write_text(RECIPE.format(model=model, data=data, steps=STEPS), encoding="utf-8")
+    recipe.write_text(RECIPE.format(model=model, data=data, steps=STEPS, kept=KEPT), encoding="utf-8")
     return recipe
 
 
@@ -187,20 +189,22 @@ def fingerprint(run: RunDir) -> dict[str, str]:
     last = latest_checkpoint(run.checkpoints)
     assert last is not None, f"{run.path} has no checkpoint"
     files = {name: mark["sha256"] for name, mark in file_marks(last).items()}
-    earlier = next(iter(complete_checkpoints(run.checkpoints).values()))
+    # A kill after the last save may leave one more, which the next save would have removed.
+    kept = list(complete_checkpoints(run.checkpoints).values())[-KEPT:]
+    state = {key: value for key, value in read_state(last).items() if key != "computed_on"}
     lines = [exact(line) for line in read_metrics(run.metrics)]
     completions = {
         path.relative_to(run.path).as_posix(): _groups(path) for path in sorted(run.path.glob("*/**/*.jsonl"))
     }
     return {
         "weights": files["model/model.safetensors"],
-        "first weights": file_marks(earlier)["model/model.safetensors"]["sha256"],
+        "first weights": file_marks(kept[0])["model/model.safetensors"]["sha256"],
         "moments": files["optimizer.safetensors"],
-        "state": _hash(read_state(last)),
+        "state": _hash(state),
         "figures": _hash(lines),
         "completions": _hash(completions),
         "best": run.best.read_text(encoding="utf-8"),
-        "checkpoints": _hash(list(complete_checkpoints(run.checkpoints))),
+        "checkpoints": _hash([path.name for path in kept]),
     }
 
 
@@ -210,13 +214,13 @@ def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple
     aim = draw.choice(["start", "save", "save", "step", "step", "step"])
     began = time.monotonic()
     process = start("train", recipe, "--out", out, *(["--resume"] if (out / "config.json").exists() else []))
-    halves = _halves(out)
+    halves = half_written(out)
     wanted = _lines(out) + draw.randrange(1, 4)
     if aim == "start":
         ready: Callable[[], bool] = lambda: True  # noqa: E731
         delay = draw.uniform(0.0, step_s)
     elif aim == "save":
-        ready, delay = (lambda: bool(_halves(out) - halves)), draw.uniform(0.0, saving_s)
+        ready, delay = (lambda: bool(half_written(out) - halves)), draw.uniform(0.0, saving_s)
     else:
         ready, delay = (lambda: _lines(out) >= wanted), draw.uniform(0.0, step_s)
     if not _wait(process, ready, delay):
@@ -230,7 +234,7 @@ def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple
         aim=aim,
         step=max(0, _lines(out) - 1),
         checkpoint=read_state(last)["step"] if last else None,
-        in_saving=bool(_halves(out) - halves),
+        in_saving=bool(half_written(out) - halves),
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -264,12 +268,21 @@ def _lines(out: Path) -> int:
     return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
-def _halves(out: Path) -> set[tuple[str, int]]:
-    """Checkpoints that are half written (or half removed), the same name twice told apart."""
+def half_written(out: Path) -> set[tuple[str, int]]:
+    """Checkpoints that are half written, the same name twice told apart.
+
+    One that is half removed has a temporary name too, but comes before the newest complete one.
+    """
+    newest = max(complete_checkpoints(out / "checkpoints"), default=-1)
     found = set()
     for path in (out / "checkpoints").glob("*step_*"):
+        step = step_of(path.name.strip("."))
         try:
-            if not (path / "COMPLETE").exists() or path.name.startswith("."):
+            if (
+                step is not None
+                and step > newest
+                and not (path.name.startswith("step") and (path / "COMPLETE").exists())
+            ):
                 found.add((path.name, path.stat().st_ino))
         except FileNotFoundError:  # it has been renamed or removed meanwhile
             continue

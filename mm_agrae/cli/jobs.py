@@ -25,11 +25,10 @@ from mm_agrae.records import Sample
 from mm_agrae.report.render import write_report
 from mm_agrae.rollout import Judge
 from mm_agrae.store.run_dir import RunDir
-from mm_agrae.train.distributed import World
 from mm_agrae.train.loop import Parts, train
 from mm_agrae.train.replay import compare, make_copy, plan_replay, replay_config, table
 from mm_agrae.train.saving import computed_on
-from mm_agrae.train.session import Session, open_session
+from mm_agrae.train.session import Session, join, open_session
 from mm_agrae.train.sft import fine_tune
 from mm_agrae.verify import VerifierPool
 
@@ -86,6 +85,8 @@ def run_evaluate(
     )
     with closing(session), make_verifier(config) as verifier, closing(make_engine(config, session)) as engine:
         planned = plan_blind(tasks, blind, session.log) if blind else ()
+        shown = next((task for task in tasks if task.samples[0].images), tasks[0])
+        require_twins(shown.plan.config, session, engine, shown.samples)
         model = model_digest(session.policy) if session.world.is_main else ""
         evaluator = replace(_evaluator(config, session, engine, _judge(config, verifier)), model=model, resume=resume)
         session.record(_measure_all(session, evaluator, tasks, 0))
@@ -99,8 +100,11 @@ def run_evaluate(
 def run_replay(run: Path, steps: int | None, log: Log) -> bool:
     """Make some steps of a run once more, print how they compare, and tell whether all is equal to the last bit."""
     run_dir = RunDir.open(run)
-    plan, config = plan_replay(run_dir, steps), replay_config(run_dir)
-    world = World(device=config.model.device)
+    plan = plan_replay(run_dir, steps)
+    config = replay_config(plan)
+    world = join(config)
+    if plan.job == "train" and config.engine.kind == "vllm":
+        log("what vLLM samples depends on what it computes together, so steps need not repeat themselves")
     with tempfile.TemporaryDirectory() as own:
         copy = RunDir(Path(world.broadcast(own)) / "run")
         world.on_main(lambda: make_copy(plan, copy.path))

@@ -7,6 +7,7 @@ hold it. Where weights are sharded, gathering one is a meeting of all processes:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -130,8 +131,9 @@ def write_model(policy: Policy, tensors: Mapping[str, Tensor], folder: Path) -> 
     policy.model.save_pretrained(folder, state_dict=dict(tensors))  # type: ignore[operator]
     if not is_adapted(policy):
         # transformers writes down what the model computes with, but the tensors are fp32.
-        policy.inner.config.dtype = "float32"
-        policy.inner.config.save_pretrained(folder)
+        written = deepcopy(policy.inner.config)
+        written.dtype = "float32"
+        written.save_pretrained(folder)
     policy.processor.save_pretrained(folder)
 
 

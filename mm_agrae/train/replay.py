@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_agrae.config import RunConfig
-from mm_agrae.errors import CheckpointError
+from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.metrics.catalogue import MACHINE_UNITS, lookup
 from mm_agrae.store.atomic import write_text
 from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, read_state
@@ -87,13 +87,20 @@ def plan_replay(run_dir: RunDir, steps: int | None) -> Plan:
     return Plan(run_dir=run_dir, start=start, stop=stop, job=state["job"], computed_on=state["computed_on"])
 
 
-def replay_config(run_dir: RunDir) -> RunConfig:
+def replay_config(plan: Plan) -> RunConfig:
     """The configuration of the run, with nothing sent anywhere and nothing saved on the way.
 
     Raises:
         CheckpointError: It is none of this version.
+        ConfigError: The steps would need the servers of the run.
     """
-    config = saved_config(run_dir)
+    config = saved_config(plan.run_dir)
+    if plan.job == "train" and config.engine.kind == "vllm_server":
+        raise ConfigError(
+            f"{plan.run_dir.path} samples from servers ({', '.join(config.engine.base_urls)}), and making its steps "
+            "again would load older weights into them, maybe under a run that uses them. What vLLM samples depends on what "
+            "it computes together, so steps need not repeat themselves anyway. Verify a run of the embedded engine."
+        )
     # Two: a link to the checkpoint, which must stay, and what is saved at the end.
     train = config.train.model_copy(update={"checkpoint_every": 0, "keep_checkpoints": 2, "keep_best": None})
     tracker = config.tracker.model_copy(update={"wandb": "off"})

@@ -184,6 +184,11 @@ class Session:
         }
 
 
+def join(config: RunConfig) -> World:
+    """Meet the other processes of a run."""
+    return World(device=config.model.device, timeout_s=config.supervision.limit_s(None) + AFTER_DEADLINE_S)
+
+
 def open_session(
     config: RunConfig,
     *,
@@ -207,7 +212,7 @@ def open_session(
         CheckpointError: The directory exists (without resume), does not (with it), or belongs to another config or job,
             or its policy was computed and stored in another precision or layout.
     """
-    world = World(device=config.model.device, timeout_s=config.supervision.limit_s(None) + AFTER_DEADLINE_S)
+    world = join(config)
     say = log if world.is_main else lambda line: None
     check_start(world, config, out, resume=resume)
     if job == LEARNS:
@@ -288,9 +293,8 @@ def _write_facts(session: Session, recipe: str, resume: bool) -> None:
     if not resume:
         session.run_dir.write_recipe(recipe)
         session.run_dir.write_config(session.config.model_dump(mode="json"))
-    session.run_dir.write_environment(
-        environment(str(session.world.device)) | arithmetic_of(session.policy), step=session.step
-    )
+    facts = environment(str(session.world.device)) | arithmetic_of(session.policy)
+    session.run_dir.write_environment(facts, step=session.step)
 
 
 def _open_tracker(session: Session, run_id: str | None, resume: bool) -> Tracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mm_agrae.config.schema import OptimConfig
 from mm_agrae.errors import CheckpointError
 from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.optim import make_optimizer
-from mm_agrae.policy.snapshot import model_tensors, named_weights, optimizer_tensors, restore_optimizer
+from mm_agrae.policy.snapshot import model_tensors, named_weights, optimizer_tensors, restore_optimizer, save_weights
 
 ModelFolder = Callable[[str], Path]
 BF16 = {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
@@ -59,6 +60,13 @@ def test_masters_and_widened_weights(model_folder: ModelFolder) -> None:
         assert torch.equal(found[name], masters.get(id(weight), weight.detach().float()))
         rounded += not torch.equal(found[name], weight.float())
     assert rounded, "the masters are no finer than the weights"
+
+
+def test_a_saved_folder_says_fp32_and_the_model_stays_what_it_is(model_folder: ModelFolder, tmp_path: Path) -> None:
+    policy = load(model_folder("qwen3"), **BF16)
+    save_weights(policy, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+    assert str(policy.inner.config.dtype).endswith("bfloat16")
 
 
 def test_adapters_are_added_to_what_they_adapt(model_folder: ModelFolder) -> None:

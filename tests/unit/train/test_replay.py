@@ -1,0 +1,57 @@
+"""Making steps again: together with the other processes, as patiently as a run, and never with a run's own servers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mm_agrae.train.session as session_module
+from mm_agrae.cli.jobs import run_replay
+from mm_agrae.config import RunConfig
+from mm_agrae.errors import ConfigError
+from mm_agrae.store.checkpoint import save_checkpoint
+from mm_agrae.store.run_dir import RunDir
+from mm_agrae.train.replay import plan_replay, replay_config
+
+SERVERS = {"kind": "vllm_server", "base_urls": ["http://127.0.0.1:8000"]}
+
+
+class ReachedError(Exception):
+    """Ends a replay where it meets the other processes."""
+
+
+def run_of(folder: Path, job: str, **settings: Any) -> RunDir:
+    """A run of two steps with a checkpoint after the first."""
+    run = RunDir.create_at(folder)
+    config = RunConfig.model_validate(
+        {"name": "test", "model": {"path": "model"}, "data": {"train": {"path": "data"}}, **settings}
+    )
+    run.write_config(config.model_dump(mode="json"))
+    run.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(3)))
+    save_checkpoint(run.checkpoints, 1, write=lambda folder: None, state={"job": job, "computed_on": {}})
+    return run
+
+
+def test_replay_waits_for_other_processes_as_long_as_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(tmp_path / "run", "train", supervision={"deadline_s": 7000})
+    given: dict[str, Any] = {}
+
+    def world(**named: Any) -> None:
+        given.update(named)
+        raise ReachedError
+
+    monkeypatch.setattr(session_module, "World", world)
+    with pytest.raises(ReachedError):
+        run_replay(run.path, 1, lambda line: None)
+    assert given["timeout_s"] > 7000
+
+
+def test_a_replay_leaves_the_servers_of_a_run_alone(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "train", engine=SERVERS)
+    with pytest.raises(ConfigError, match=r"samples from servers \(http://127\.0\.0\.1:8000\).*older weights"):
+        run_replay(run.path, 1, lambda line: None)
+    warm = run_of(tmp_path / "warm", "sft", engine=SERVERS)  # which asks no engine
+    assert replay_config(plan_replay(warm, 1)).engine.kind == "vllm_server"
