@@ -31,14 +31,19 @@ TOLD = 2  # exit status of an error that says what to do
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One fault; `holds` says that the run met it as it must."""
+    """One fault.
+
+    Attributes:
+        recover_s: None where nothing was measured.
+        holds: Whether the run met it as it must; None where it could not be tried.
+    """
 
     fault: str
     ended: str
     lost: str
     repeated: int
-    recover_s: float
-    holds: bool
+    recover_s: float | None
+    holds: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ def full_disk(bench: Bench, name: str, step: int, *, says: str, settings: tuple[
     mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         ended = "not tried: root alone can mount a small disk"
-        return Row(fault=name, ended=ended, lost="not measured", repeated=0, recover_s=0.0, holds=True)
+        return Row(fault=name, ended=ended, lost="not measured", repeated=0, recover_s=None, holds=None)
     try:
         out = disk / "run"
         fault = bench.fault(out, "full_disk", "save", step)
@@ -106,13 +111,13 @@ def recovered(bench: Bench, name: str, out: Path, ended: Ended, fault: Fault, *,
     )
 
 
-def resume(bench: Bench, out: Path, fault: Fault) -> tuple[int, float, Ended]:
+def resume(bench: Bench, out: Path, fault: Fault) -> tuple[int, float | None, Ended]:
     """The step after which the run goes on, and the seconds from the fault until its step is made."""
     running = bench.launcher.start(*bench.words(out), "--resume")
     made = await_step(running, fault.step)
     ended = running.end()
     if ended.status != 0:
-        return 0, float("nan"), ended
+        return 0, None, ended
     return resumed_after(ended.said), made - float(Path(fault.mark).read_text(encoding="utf-8")), ended
 
 
@@ -217,7 +222,7 @@ def one_nan(bench: Bench) -> Row:
     skipped = [line.get("policy/skipped_updates") for line in run_files.metrics(RunDir.open(out))[1:]]
     holds = ended.status == 0 and skipped == [float(step == 3) for step in range(1, NUM_STEPS + 1)]
     lost = "that update, counted" if holds else "not as it must be"
-    return Row(fault="gradient NaN once", ended=how(ended), lost=lost, repeated=0, recover_s=0.0, holds=holds)
+    return Row(fault="gradient NaN once", ended=how(ended), lost=lost, repeated=0, recover_s=None, holds=holds)
 
 
 def endless_nan(bench: Bench) -> Row:
@@ -232,7 +237,7 @@ def endless_nan(bench: Bench) -> Row:
     now = run.checkpoints / "step_000005" / "model" / "model.safetensors"
     holds = holds and before.read_bytes() == now.read_bytes()
     lost = "three updates, counted; the weights are those before them" if holds else "weights differ"
-    return Row(fault="gradient NaN for ever", ended=how(ended), lost=lost, repeated=0, recover_s=0.0, holds=holds)
+    return Row(fault="gradient NaN for ever", ended=how(ended), lost=lost, repeated=0, recover_s=None, holds=holds)
 
 
 def truncated_checkpoint(bench: Bench) -> Row:
