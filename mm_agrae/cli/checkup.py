@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -17,6 +18,7 @@ from mm_agrae.cli.load_sets import load_tasks
 from mm_agrae.config import RunConfig, load_config
 from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError, ShortOfMemoryError
 from mm_agrae.policy.feed import Feed
+from mm_agrae.policy.fsdp import is_piece
 from mm_agrae.policy.load import Policy
 from mm_agrae.preflight.doctor import (
     Line,
@@ -35,6 +37,7 @@ from mm_agrae.preflight.lengths import Budget
 from mm_agrae.preflight.twin_check import check_twins
 from mm_agrae.records import Sample
 from mm_agrae.store.provenance import environment
+from mm_agrae.train.distributed import World
 from mm_agrae.train.session import Job, Session, arithmetic_of, open_session
 
 T = TypeVar("T")
@@ -66,9 +69,13 @@ def examine(recipe: Path, overrides: Sequence[str]) -> Iterator[Line]:
             return
         with closing(session):
             yield from _machine(config, session)
+            agreed = _agreed(session.world, samples)
+            if isinstance(agreed, Line) and not isinstance(samples, Line):
+                yield agreed
+            samples = agreed
             if not isinstance(samples, Line):
                 yield from _problems(config, session, samples)
-            yield from _engine(config, session, samples)
+            yield from engine_lines(config, session, samples)
             session.world.barrier()  # the folder is the main process's, and others may still read it
 
 
@@ -85,7 +92,7 @@ def _machine(config: RunConfig, session: Session) -> Iterator[Line]:
     yield memory_line(
         size,
         arithmetic["stored_weights"],
-        num_holders=1 if config.train.sharding == "none" else world.size,
+        num_processes=world.size,
         device_bytes=torch.cuda.get_device_properties(world.device).total_memory if on_cuda else None,
     )
     yield disk_line(config, size, free_bytes=shutil.disk_usage(config.output_dir).free)
@@ -106,10 +113,13 @@ def _problems(config: RunConfig, session: Session, samples: Sequence[Sample]) ->
     yield from [lines] if isinstance(lines, Line) else lines
 
 
-def _engine(config: RunConfig, session: Session, samples: Sequence[Sample] | Line) -> Iterator[Line]:
+def engine_lines(config: RunConfig, session: Session, samples: Sequence[Sample] | Line) -> Iterator[Line]:
     """Whether the engine answers, and as the trainer would."""
-    engine = _attempt("engine", lambda: make_engine(config, session))
+    made = _attempt("engine", lambda: make_engine(config, session))
+    engine = _agreed(session.world, made)
     if isinstance(engine, Line):
+        if not isinstance(made, Line):
+            made.close()
         yield engine
         return
     yield Line(level="fine", topic="engine", text=f"{config.engine.kind} is ready")
@@ -130,6 +140,15 @@ def _attempt(topic: str, make: Callable[[], T]) -> T | Line:
         return Line(level="wrong", topic=topic, text=str(error))
 
 
+def _agreed(world: World, found: T | Line) -> T | Line:
+    """What was made, or on every process what stands in the way of one, because what follows is done by all."""
+    told = world.collect([found if isinstance(found, Line) else None])
+    for rank, line in enumerate(told):
+        if line:
+            return line if world.size == 1 else replace(line, text=f"rank {rank}: {line.text}")
+    return found
+
+
 def _samples(config: RunConfig) -> Sequence[Sample]:
     """The training problems, or of a recipe that only measures those of its first set; all sets are opened."""
     tasks = load_tasks(config)
@@ -139,9 +158,12 @@ def _samples(config: RunConfig) -> Sequence[Sample]:
 
 
 def _size(policy: Policy, config: RunConfig) -> Size:
+    pieces = [parameter for parameter in policy.model.parameters() if is_piece(parameter)]
     return Size(
         num_weights=sum(parameter.numel() for parameter in policy.model.parameters()),
         num_trained=sum(parameter.numel() for parameter in policy.trainable()),
+        num_frozen_pieces=sum(parameter.numel() for parameter in pieces if not parameter.requires_grad),
+        num_trained_pieces=sum(parameter.numel() for parameter in pieces if parameter.requires_grad),
         adapters_only=config.model.lora is not None,
     )
 

@@ -11,7 +11,7 @@ from mm_agrae.engines.base import Engine
 from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.engines.vllm_engine import VllmEngine
 from mm_agrae.engines.vllm_server import VllmServerEngine
-from mm_agrae.errors import EngineError
+from mm_agrae.errors import DataError, EngineError
 from mm_agrae.policy.feed import Feed
 from mm_agrae.preflight.twin import TwinReport
 from mm_agrae.preflight.twin_check import check_twins
@@ -61,16 +61,32 @@ def longest_tokens(config: RunConfig) -> int:
 
 
 def require_twins(config: RunConfig, session: Session, engine: Engine, samples: Sequence[Sample]) -> None:
-    """Check before the first step that engine and trainer are one model; the figures go to the log and twin.json.
+    """Check before anything is learnt or measured that engine and trainer are one model.
+
+    The figures go to the log and twin.json.
+
+    Args:
+        config: By which the problems are rendered.
+        session: Whose policy the engine must be a twin of.
+        engine: In step with it.
+        samples: The problems.
 
     Raises:
-        EngineError: They are not, and engine.on_mismatch is refuse; or the engine failed. Raised on every rank.
+        DataError: None of the first problems can be used, and engine.on_mismatch is refuse. Raised on every rank.
+        EngineError: They are not one model, and engine.on_mismatch is refuse; or the engine failed. Raised on every
+            rank.
     """
     feed = Feed(policy=session.policy, config=config, log=session.log)
-    with session.watch.phase("rollout"):
-        report = check_twins(engine, feed, samples, session.world)
-    if report is None:
-        session.log("twin check: not made, because none of the first problems can be used")
+    try:
+        with session.watch.phase("rollout"):
+            report = check_twins(engine, feed, samples, session.world)
+    except DataError as error:
+        if config.engine.on_mismatch == "refuse":
+            raise DataError(
+                f"{error}. Mend the problems or raise rollout.max_prompt_tokens; engine.on_mismatch=warn goes on "
+                "without a comparison."
+            ) from error
+        session.log(f"warning: twin check: {error}")
         return
     if session.world.is_main:
         write_json(session.run_dir.twin, report.to_json())

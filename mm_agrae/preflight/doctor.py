@@ -35,10 +35,20 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Weights of a model, those of them that are trained, and whether a checkpoint holds the trained ones alone."""
+    """Weights of a model.
+
+    Attributes:
+        num_weights: All of them.
+        num_trained: Those that are trained.
+        num_frozen_pieces, num_trained_pieces: Of both kinds, those of which a process holds its piece (see
+            policy.fsdp).
+        adapters_only: A checkpoint holds the trained ones alone.
+    """
 
     num_weights: int
     num_trained: int
+    num_frozen_pieces: int = 0
+    num_trained_pieces: int = 0
     adapters_only: bool
 
     @property
@@ -46,11 +56,14 @@ class Size:
         """Weights and the two moments of AdamW, all of them fp32."""
         return 4 * (self.num_trained if self.adapters_only else self.num_weights) + 8 * self.num_trained
 
-    def training_bytes(self, stored_weights: str) -> int:
-        """Weights, gradients and moments, without activations; see model.stored_weights."""
+    def training_bytes(self, stored_weights: str, *, num_processes: int) -> int:
+        """Weights, gradients and moments of one process, without activations; see model.stored_weights."""
         frozen = self.num_weights - self.num_trained
         per_trained, per_frozen = (16, 4) if stored_weights == "fp32" else (18, 2)
-        return per_trained * self.num_trained + per_frozen * frozen
+        whole = per_trained * (self.num_trained - self.num_trained_pieces)
+        whole += per_frozen * (frozen - self.num_frozen_pieces)
+        # A trained piece is fp32, and its own master.
+        return whole + (16 * self.num_trained_pieces + per_frozen * self.num_frozen_pieces) // num_processes
 
 
 def recipe_lines(config: RunConfig) -> Iterator[Line]:
@@ -111,18 +124,18 @@ def launch_lines(config: RunConfig, *, num_processes: int, num_devices: int) -> 
         )
 
 
-def memory_line(size: Size, stored_weights: str, *, num_holders: int, device_bytes: int | None) -> Line:
+def memory_line(size: Size, stored_weights: str, *, num_processes: int, device_bytes: int | None) -> Line:
     """What training needs on a device before any activation.
 
     Args:
         size: Of the model.
         stored_weights: See model.stored_weights.
-        num_holders: Processes that hold weights, gradients and moments in pieces; 1 where each holds them whole.
+        num_processes: That share what is in pieces.
         device_bytes: Memory of the device; None on a CPU.
     """
-    needed = size.training_bytes(stored_weights) / num_holders
-    # Head, tied embedding and a frozen tower are never in pieces (see policy.fsdp).
-    least = "at least " if num_holders > 1 else ""
+    needed = size.training_bytes(stored_weights, num_processes=num_processes)
+    # Layers in pieces are whole while they compute.
+    least = "at least " if size.num_trained_pieces else ""
     text = f"weights, gradients and moments take {least}{needed / 2**30:.1f} GiB per process, activations come on top"
     if device_bytes is None:
         return Line(level="fine", topic="memory", text=text)
@@ -200,16 +213,13 @@ def answer_lines(samples: Sequence[Sample], pool: VerifierPool, profile: str) ->
     )
 
 
-def twin_lines(report: TwinReport | None, *, refuses: bool) -> Iterator[Line]:
+def twin_lines(report: TwinReport, *, refuses: bool) -> Iterator[Line]:
     """The twin check in lines.
 
     Args:
-        report: None where no problem could be used.
+        report: What was found.
         refuses: Whether a run would refuse to start (engine.on_mismatch).
     """
-    if report is None:
-        yield Line(level="wrong", topic="twins", text="none of the first problems can be used, so nothing was compared")
-        return
     if not report.findings:
         yield Line(level="fine", topic="twins", text=report.line())
     for finding in report.findings:

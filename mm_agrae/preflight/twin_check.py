@@ -24,32 +24,30 @@ from mm_agrae.preflight.twin import PictureTwin, PromptTwin, TwinReport, bound_o
 from mm_agrae.records import Completion, RenderedPrompt, Sample, Sampling
 from mm_agrae.seeding import seed_for
 
-# Per process; a few tokens show other weights or another prompt as well as many do.
+# Per process at least; a few tokens show other weights or another prompt as well as many do.
 NUM_PROMPTS, NUM_COMPLETIONS, NUM_TOKENS = 4, 2, 16
 # Samples per prompt of the check among which ones with pictures are looked for.
 LOOK = 8
 
 
-def check_twins(engine: Engine, feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> TwinReport | None:
+def check_twins(engine: Engine, feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> TwinReport:
     """Compare engine and trainer on the first usable problems; every process asks about its own.
 
     Args:
         engine: In step with the weights of feed.policy.
         feed: Renders, for the policy that is the trainer.
-        samples: The training problems.
+        samples: The problems of the run.
         ranks: All of them must call it.
 
     Returns:
-        The same report on every process; None where a process finds no problem that it can use, which is for the run
-        itself to say.
+        The same report on every process.
 
     Raises:
+        DataError: No process finds a problem that it can use; raised on all of them.
         EngineError: The engine failed on a process; raised on all of them.
     """
     config = feed.config
-    prompts = first_prompts(replace(feed, log=lambda line: None), samples, ranks)
-    if not all(ranks.collect([bool(prompts)])):
-        return None
+    prompts = prompts_to_ask(feed, samples, ranks)
     seeds = [
         [seed_for(config.seed, "twin", prompt.sample.id, number) for number in range(NUM_COMPLETIONS)]
         for prompt in prompts
@@ -62,49 +60,86 @@ def check_twins(engine: Engine, feed: Feed, samples: Sequence[Sample], ranks: Ra
     problem, asked = "", []
     try:
         asked = ask(engine, feed, prompts, sampling, seeds)
-    except EngineError as error:
+    except (EngineError, ConfigError, DataError) as error:
         problem = str(error)
     # Before anything is scored: forward passes of sharded weights need every process.
     if problems := [found for found in ranks.collect([problem]) if found]:
         raise EngineError(f"twin check: {problems[0]}")
     parts = ranks.collect([[_twin(feed.policy, one, sampling) for one in asked]])
-    bound = bound_of(feed.policy.precision, config.engine.max_logprob_gap_nats)
-    return judge([twin for part in parts for twin in part], bound, temperature=sampling.temperature)
+    twins = [replace(twin, rank=rank) for rank, part in enumerate(parts) for twin in part]
+    return judge(
+        twins, bound_of(feed.policy.precision, config.engine.max_logprob_gap_nats), temperature=sampling.temperature
+    )
+
+
+def prompts_to_ask(feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> list[RenderedPrompt]:
+    """As many prompts on every process: its own ones, or where it has none, those of another.
+
+    So every engine is asked, and with sharded weights every process makes as many forward passes.
+
+    Raises:
+        DataError: No process has any.
+    """
+    said: list[str] = []
+    mine = first_prompts(replace(feed, log=said.append), samples, ranks)
+    has_any = ranks.collect([bool(mine)])
+    if all(has_any):
+        return mine
+    if not any(has_any):
+        reasons = [reason for part in ranks.collect([said]) for reason in part]
+        raise DataError(
+            f"none of the first {_num_looked_at(feed, samples, ranks)} problems can be used, so engine and trainer "
+            f"cannot be compared; the first: {reasons[0]}"
+        )
+    lender = has_any.index(True)
+    (rank,) = ranks.share(range(ranks.size))
+    lent = ranks.collect([mine if rank == lender else []])[lender]
+    return mine or lent
 
 
 def first_prompts(feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> list[RenderedPrompt]:
-    """This process's NUM_PROMPTS prompts from the beginning of the run's order; the same ones at every start.
+    """This process's prompts from the beginning of the run's order; the same ones at every start.
 
-    Those with pictures come first, with one place for a text. What cannot be used is passed over: the run meets it in
-    its own time and says so. Few problems are repeated, because every process must ask about as many.
+    Those with pictures come first, with one place for a text. What cannot be used is passed over and told feed.log: the
+    run meets it in its own time. Few problems are repeated, because every process must ask about as many.
     """
-    count = min(len(samples), LOOK * NUM_PROMPTS * ranks.size)
-    order = PromptSampler(len(samples), feed.config.seed).indices(0, count)
-    usable = list(_readable(samples, order))
+    num_prompts = _num_prompts(feed, ranks)
+    order = PromptSampler(len(samples), feed.config.seed).indices(0, _num_looked_at(feed, samples, ranks))
+    usable = list(_readable(feed, samples, order))
     pictured = [sample for sample in usable if sample.images]
     texts = [sample for sample in usable if not sample.images]
-    places = ranks.size * (NUM_PROMPTS - 1)
+    places = ranks.size * (num_prompts - 1)
     lined_up = [*pictured[:places], *texts[: ranks.size], *pictured[places:], *texts[ranks.size :]]
     rendered: list[RenderedPrompt] = []
     for sample in ranks.share(lined_up):
-        if len(rendered) < NUM_PROMPTS and (prompt := _rendered(feed, sample)):
+        if len(rendered) < num_prompts and (prompt := _rendered(feed, sample)):
             rendered.append(prompt)
-    return [rendered[place % len(rendered)] for place in range(NUM_PROMPTS)] if rendered else []
+    return [rendered[place % len(rendered)] for place in range(num_prompts)] if rendered else []
 
 
-def _readable(samples: Sequence[Sample], order: Sequence[int]) -> Iterator[Sample]:
+def _num_prompts(feed: Feed, ranks: Ranks) -> int:
+    """Per process, and enough for every server: process r asks server r, r + 1, ... about its prompts."""
+    return max(NUM_PROMPTS, len(feed.config.engine.base_urls) - ranks.size + 1)
+
+
+def _num_looked_at(feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> int:
+    return min(len(samples), LOOK * _num_prompts(feed, ranks) * ranks.size)
+
+
+def _readable(feed: Feed, samples: Sequence[Sample], order: Sequence[int]) -> Iterator[Sample]:
     for index in order:
         try:
             yield samples[index]
-        except DataError:
-            continue
+        except DataError as error:
+            feed.log(str(error))
 
 
 def _rendered(feed: Feed, sample: Sample) -> RenderedPrompt | None:
     try:
         prompt = feed.admit(sample)
         return feed.render(prompt) if prompt else None
-    except (ConfigError, DataError):  # a text model meets its first picture in a ConfigError
+    except (ConfigError, DataError) as error:  # a text model meets its first picture in a ConfigError
+        feed.log(str(error))
         return None
 
 

@@ -304,6 +304,11 @@ def test_nothing_to_measure(refused: Run, warm_model: Callable[[str], Path], mix
     assert not (tmp_path / "run").exists()
     recipe.write_text(text, encoding="utf-8")
     said = refused("eval", recipe, "rollout.max_prompt_tokens=3", "--out", tmp_path / "run")
+    assert "none of the first 6 problems can be used" in said
+    assert "over rollout.max_prompt_tokens 3" in said
+    said = refused(
+        "eval", recipe, "rollout.max_prompt_tokens=3", "engine.on_mismatch=warn", "--out", tmp_path / "other"
+    )
     assert "all 6 problems of set 'held_out' are over rollout.max_prompt_tokens 3" in said
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from mm_agrae.cli.main import app
 from mm_agrae.config import RunConfig, load_config
 from mm_agrae.config.protocol import load_protocol
 from mm_agrae.engines.transformers_engine import TransformersEngine
-from mm_agrae.errors import ConfigError, EngineError
+from mm_agrae.errors import ConfigError, DataError, EngineError
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.session import Session
+from tests.unit.preflight.engines import Meeting, Rank
 
 
 @pytest.fixture
@@ -146,6 +149,76 @@ def test_a_run_refuses_a_false_twin_before_anything_is_learnt(
     saved = json.loads(run.twin.read_text(encoding="utf-8"))
     assert saved["gap_mean_nats"] == pytest.approx(1, abs=1e-4)
     assert [finding["kind"] for finding in saved["findings"]] == ["log-probs"]
+
+
+def test_an_evaluation_refuses_a_false_twin_before_anything_is_measured(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "make_engine", lower)
+    with pytest.raises(
+        EngineError, match="the engine is not the trainer's twin:\n  engine and trainer differ by 1 nats"
+    ):
+        jobs.run_evaluate(recipe, [], tmp_path / "run", lambda line: None)
+    assert RunDir(tmp_path / "run").twin.exists()
+    assert not list((tmp_path / "run").rglob("*held_out*"))
+    jobs.run_evaluate(recipe, ["engine.on_mismatch=warn"], tmp_path / "other", lambda line: None)
+    assert list((tmp_path / "other").rglob("held_out.json"))
+
+
+def test_a_run_that_cannot_be_compared_is_refused_unless_told_otherwise(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[bool] = []
+    monkeypatch.setattr(jobs, "train", lambda session, parts: began.append(True))
+    monkeypatch.setattr(jobs, "write_report", lambda run: "none")
+    with pytest.raises(DataError, match=r"none of the first \d+ problems can be used.*engine.on_mismatch=warn goes on"):
+        jobs.run_train(recipe, ["rollout.max_prompt_tokens=3"], tmp_path / "run", False, lambda line: None)
+    assert not began
+    said: list[str] = []
+    jobs.run_train(
+        recipe, ["rollout.max_prompt_tokens=3", "engine.on_mismatch=warn"], tmp_path / "other", False, said.append
+    )
+    assert began
+    assert any(line.startswith("warning: twin check: none of the first ") for line in said)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Of a session what the engine's lines look at."""
+
+    world: Rank
+    policy: None = None
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_engine_that_fails_on_one_rank_ends_the_look_on_all(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """The others would wait in the twin check for a process that is elsewhere."""
+    closed: list[int] = []
+
+    class Ready:
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+        def close(self) -> None:
+            closed.append(self.rank)
+
+    def make(config: RunConfig, session: Any) -> Ready:
+        if session.world.rank == failing:
+            raise EngineError("no memory for vLLM")
+        return Ready(session.world.rank)
+
+    monkeypatch.setattr(checkup, "make_engine", make)
+    meeting, config = Meeting(2), load_config(recipe)
+
+    def look(rank: int) -> list[str]:
+        opened: Any = Opened(Rank(rank, meeting))
+        return [str(line) for line in checkup.engine_lines(config, opened, [])]
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(look, range(2))) == [[f"wrong   engine: rank {failing}: no memory for vLLM"]] * 2
+    assert closed == [1 - failing]
 
 
 def test_a_run_goes_on_with_a_warning_where_it_is_told_to(

@@ -60,9 +60,23 @@ def test_sizes_by_hand() -> None:
     assert SIZE.checkpoint_bytes == 8 * GIB
     assert replace(SIZE, adapters_only=True).checkpoint_bytes == 6 * GIB
     # Trained: 4 + 4 + 8 bytes, or with masters 2 + 4 + 4 + 8. Frozen: 4, or 2.
-    assert SIZE.training_bytes("fp32") == 10 * GIB
-    assert SIZE.training_bytes("bf16_with_fp32_masters") == 10 * GIB
-    assert replace(SIZE, num_trained=GIB).training_bytes("bf16_with_fp32_masters") == 18 * GIB
+    assert SIZE.training_bytes("fp32", num_processes=1) == 10 * GIB
+    assert SIZE.training_bytes("bf16_with_fp32_masters", num_processes=1) == 10 * GIB
+    trained = replace(SIZE, num_trained=GIB)
+    assert trained.training_bytes("bf16_with_fp32_masters", num_processes=1) == 18 * GIB
+    # Nothing is in pieces, so several processes hold as much each.
+    assert SIZE.training_bytes("fp32", num_processes=8) == 10 * GIB
+
+
+def test_what_is_whole_on_every_process_is_not_divided() -> None:
+    # Of 0.5 Gi trained weights 0.25 in pieces, of 0.5 Gi frozen ones none: a tied head and a frozen tower.
+    size = replace(SIZE, num_trained_pieces=GIB // 4)
+    # 16 x 0.25 whole, 4 x 0.5 frozen, 16 x 0.25 / 4 in pieces.
+    assert size.training_bytes("fp32", num_processes=4) == (4 + 2 + 1) * GIB
+    # With masters 18 and 2 bytes, but pieces are masters themselves: 18 x 0.25, 2 x 0.5, 16 x 0.25 / 4.
+    assert size.training_bytes("bf16_with_fp32_masters", num_processes=4) == 6.5 * GIB
+    everything = replace(size, num_frozen_pieces=GIB // 2)
+    assert everything.training_bytes("fp32", num_processes=4) == 5.5 * GIB
 
 
 def test_checkpoints_need_room_for_one_more_than_are_kept(config: Callable[..., RunConfig]) -> None:
@@ -76,12 +90,14 @@ def test_checkpoints_need_room_for_one_more_than_are_kept(config: Callable[..., 
 
 
 def test_what_training_holds_must_fit_the_device() -> None:
-    assert memory_line(SIZE, "fp32", num_holders=1, device_bytes=None).level == "fine"
-    assert memory_line(SIZE, "fp32", num_holders=1, device_bytes=11 * GIB).level == "fine"
-    line = memory_line(SIZE, "fp32", num_holders=1, device_bytes=9 * GIB)
+    assert memory_line(SIZE, "fp32", num_processes=1, device_bytes=None).level == "fine"
+    assert memory_line(SIZE, "fp32", num_processes=1, device_bytes=11 * GIB).level == "fine"
+    line = memory_line(SIZE, "fp32", num_processes=1, device_bytes=9 * GIB)
     assert line.level == "wrong"
     assert "take 10.0 GiB per process, activations come on top; the device has 9.0 GiB. Train adapters" in line.text
-    pieces = memory_line(SIZE, "fp32", num_holders=2, device_bytes=9 * GIB)
+    assert memory_line(SIZE, "fp32", num_processes=2, device_bytes=9 * GIB).level == "wrong"
+    shared = replace(SIZE, num_trained_pieces=SIZE.num_trained, num_frozen_pieces=GIB // 2)
+    pieces = memory_line(shared, "fp32", num_processes=2, device_bytes=9 * GIB)
     assert pieces.level == "fine"
     assert "take at least 5.0 GiB per process" in pieces.text
 
@@ -145,4 +161,3 @@ def test_twins_in_lines() -> None:
     assert [line.level for line in twin_lines(good, refuses=True)] == ["fine", "fine"]
     assert [line.level for line in twin_lines(bad, refuses=True)] == ["wrong", "fine"]
     assert [line.level for line in twin_lines(bad, refuses=False)] == ["warning", "fine"]
-    assert [line.level for line in twin_lines(None, refuses=True)] == ["wrong"]

@@ -49,9 +49,9 @@ def test_figures_by_hand() -> None:
     assert report.picture_effect_engine_nats == pytest.approx(0.375)
     assert report.picture_effect_trainer_nats == pytest.approx(0.2)
     assert report.line() == (
-        "twin check: over 3 tokens of 2 prompts engine and trainer differ by 2.5e-01 nats (at most 5.0e-01; bound of "
-        "the mean 1e-02); 75 % of greedy tokens agree; grey pictures change 1 of 2 greedy completions, and the tokens "
-        "before by 3.8e-01 nats in the engine and 2.0e-01 in the trainer"
+        "twin check: over 3 tokens of 2 prompts engine and trainer differ by 2.5e-01 nats (prompts by at most 2.5e-01, "
+        "tokens by at most 5.0e-01; bound of the mean 1e-02); 75 % of greedy tokens agree; grey pictures change 1 of "
+        "2 greedy completions, and the tokens before by 3.8e-01 nats in the engine and 2.0e-01 in the trainer"
     )
 
 
@@ -70,9 +70,41 @@ def test_the_mean_is_held_against_its_bound_and_no_single_token() -> None:
 
 
 def test_a_gap_is_told_with_its_bound_and_a_remedy() -> None:
-    (finding,) = judge([twin((-1.0,), (-1.5,), ())], BOUND, temperature=1.0).findings
-    assert finding.text.startswith("engine and trainer differ by 0.5 nats per token, but rounding explains 0.01 at")
+    # No prompt is beyond its own bound, but together they are.
+    (finding,) = judge([twin((-1.0,), (-1.1,), ())] * 20, BOUND, temperature=1.0).findings
+    assert finding.text.startswith("engine and trainer differ by 0.1 nats per token, but rounding explains 0.01 at")
     assert "engine.on_mismatch=warn" in finding.text
+
+
+@pytest.mark.parametrize(("num_ranks", "gap"), [(8, 0.3), (16, 0.6), (64, 2.0)])
+def test_one_wrong_engine_is_not_outvoted_by_others(num_ranks: int, gap: float) -> None:
+    right = twin((-2.0,) * 32, (-2.0,) * 32)
+    wrong = replace(twin((-2.0,) * 32, (-2.0 - gap,) * 32, sample_id="w"), rank=3)
+    report = judge([right] * 4 * (num_ranks - 1) + [wrong] * 4, BOUNDS["bf16"], temperature=0.6)
+    assert report.gap_mean_nats == pytest.approx(gap / num_ranks)
+    assert report.gap_mean_nats < BOUNDS["bf16"].mean_nats
+    (finding,) = report.findings
+    assert finding.kind == "log-probs"
+    # 5e-2 for each token, and 0.5 / 32 because one of them may be off by 0.5.
+    assert finding.text.startswith(
+        f"engine and trainer differ by {gap:g} nats per token for sample 'w' (rank 3), but rounding explains 0.066 at "
+        f"most; so it is for 4 of {4 * num_ranks} prompts, and the mean over all is {gap / num_ranks:.3g}."
+    )
+    assert report.worst == "sample 'w' (rank 3)"
+    assert report.gap_prompt_nats == pytest.approx(gap)
+    raw = replace(wrong, untempered=wrong.engine)
+    assert kinds(*[right] * 60, raw, bound=BOUNDS["bf16"], temperature=0.6) == ["temperature"]
+
+
+def test_few_tokens_of_a_prompt_may_be_off_by_more() -> None:
+    twins = [twin((-1.0,) * 20, (-1.0,) * 20)] * 9
+    # Of two tokens 0.01 + 0.1 / 2 on average.
+    assert kinds(*twins, twin((-1.0, -1.0), (-1.0, -1.119))) == []
+    assert kinds(*twins, twin((-1.0, -1.0), (-1.0, -1.121))) == ["log-probs"]
+    assert kinds(*twins, twin((-1.0, -1.0), (-1.0, math.nan))) == ["log-probs"]
+    report = judge([*twins, twin((), (), ())], BOUND, temperature=1.0)
+    assert report.findings == ()
+    assert report.gap_prompt_nats == 0
 
 
 def test_log_probabilities_of_temperature_1_are_named() -> None:
@@ -116,7 +148,7 @@ def test_one_unseen_picture_is_not_outvoted_by_others() -> None:
     seen = twin(picture=PictureTwin(engine=(0.4,), trainer=(0.4,), parted=True))
     unseen = twin(picture=PictureTwin(engine=(0.0,), trainer=(0.4,), parted=False), sample_id="two-pictures")
     (finding,) = judge([seen] * 9 + [unseen], BOUND, temperature=1.0).findings
-    assert "in 1 prompts (first: sample 'two-pictures')" in finding.text
+    assert "in 1 prompts (first: sample 'two-pictures' (rank 0))" in finding.text
 
 
 def test_broken_completions_are_told_with_their_sample() -> None:
@@ -125,7 +157,7 @@ def test_broken_completions_are_told_with_their_sample() -> None:
     )
     (finding,) = judge([twin(), broken], BOUND, temperature=1.0).findings
     assert finding.kind == "malformed"
-    assert finding.text.startswith("the engine's completions are broken: sample 'b': 3 tokens come with 2.")
+    assert finding.text.startswith("the engine's completions are broken: sample 'b' (rank 0): 3 tokens come with 2.")
     assert judge([broken], BOUND, temperature=1.0).line() == "twin check: nothing to compare"
 
 

@@ -186,17 +186,36 @@ def test_what_cannot_be_used_is_left_to_the_run(sees: Feed, texts: Sequence[Samp
     assert len(found) == NUM_PROMPTS
     long = [replace(texts[0], question="How many? " * 400)] * (2 * LOOK)
     assert first_prompts(quiet, long, alone()) == []
-    assert check_twins(embedded(sees.policy), quiet, long, alone()) is None
+    with pytest.raises(
+        DataError,
+        match=r"none of the first 16 problems can be used.*; the first: refused sample 'text0': its prompt has",
+    ):
+        check_twins(embedded(sees.policy), quiet, long, alone())
+    with pytest.raises(DataError, match=r"none of the first 1 problems can be used.*row cannot be read"):
+        check_twins(embedded(sees.policy), quiet, Damaged(texts[:1]), alone())
+
+
+def test_every_server_is_asked(sees: Feed, pictures: Sequence[Sample]) -> None:
+    def num_prompts(num_servers: int, rank: Rank) -> int:
+        urls = tuple(f"http://127.0.0.1:{port}" for port in range(8000, 8000 + num_servers))
+        engine = sees.config.engine.model_copy(update={"kind": "vllm_server", "base_urls": urls})
+        served = replace(sees, config=sees.config.model_copy(update={"engine": engine}))
+        return len(first_prompts(served, pictures, rank))
+
+    assert num_prompts(NUM_PROMPTS, alone()) == NUM_PROMPTS
+    assert num_prompts(NUM_PROMPTS + 3, alone()) == NUM_PROMPTS + 3
+    # Prompt i of process r goes to server r + i, so the second process asks the last one.
+    assert num_prompts(NUM_PROMPTS + 3, Rank(1, Meeting(2))) == NUM_PROMPTS + 2
 
 
 def on_two_ranks(engine_of: Callable[[int], Engine], feed: Feed, samples: Sequence[Sample]) -> list[Any]:
     """What check_twins returns, or the error that it raises, on each of two ranks."""
     meeting = Meeting(2)
 
-    def run(rank: int) -> TwinReport | EngineError | None:
+    def run(rank: int) -> TwinReport | EngineError | DataError:
         try:
             return check_twins(engine_of(rank), feed, samples, Rank(rank, meeting))
-        except EngineError as error:
+        except (EngineError, DataError) as error:
             return error
 
     with ThreadPoolExecutor(2) as threads:
@@ -214,6 +233,29 @@ def test_ranks_ask_about_prompts_of_their_own_and_agree_on_the_findings(sees: Fe
     meeting = Meeting(2)
     shares = [{p.sample.id for p in first_prompts(sees, pictures, Rank(rank, meeting))} for rank in range(2)]
     assert not shares[0] & shares[1]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_rank_without_a_prompt_asks_about_those_of_another(sees: Feed, texts: Sequence[Sample], place: int) -> None:
+    """So its engine is judged, too; two samples, of which one or the other is too long, leave a rank without any."""
+    quiet = replace(sees, log=lambda line: None)
+    one_each = [[prompt.sample.id for prompt in first_prompts(quiet, texts[:2], Rank(r, Meeting(2)))] for r in range(2)]
+    spoilt = one_each[place][0]
+    samples = [replace(one, question="How many? " * 400) if one.id == spoilt else one for one in texts[:2]]
+    engine = altered(engines.all_lower)
+    reports = on_two_ranks(lambda r: engine(sees.policy) if r == place else embedded(sees.policy), quiet, samples)
+    assert reports[0] == reports[1]
+    assert reports[0].num_prompts == 2 * NUM_PROMPTS
+    (finding,) = reports[0].findings
+    assert f"(rank {place})" in finding.text
+    assert f"{NUM_PROMPTS} of {2 * NUM_PROMPTS} prompts" in finding.text
+
+
+def test_all_ranks_stop_when_none_has_a_prompt(sees: Feed, texts: Sequence[Sample]) -> None:
+    long = [replace(texts[0], question="How many? " * 400)]
+    errors = on_two_ranks(lambda rank: embedded(sees.policy), replace(sees, log=lambda line: None), long)
+    assert isinstance(errors[0], DataError)
+    assert str(errors[0]) == str(errors[1])
 
 
 class Dead(Altered):
