@@ -210,13 +210,12 @@ class World:
                 act()
             except PASSED_ON as error:
                 problem = error
-        kind, text = self.broadcast(
-            (next((kind for kind in PASSED_ON if isinstance(problem, kind)), None), str(problem))
-        )
+        told = self.broadcast(None if problem is None else _message(problem))
         if problem is not None:
             raise problem
-        if kind is not None:
-            raise kind(text)
+        if told is not None:
+            kind, arguments = told
+            raise kind(*arguments)
 
     def barrier(self) -> None:
         with self._meeting():
@@ -240,3 +239,10 @@ class World:
         flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
         for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
+
+
+def _message(problem: Exception) -> tuple[type[Exception], tuple[Any, ...]]:
+    """What other processes make the same error from; an error of a library may not be sent itself."""
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return OSError, (problem.errno, problem.strerror, problem.filename)
+    return next(kind for kind in PASSED_ON if isinstance(problem, kind)), (str(problem),)
