@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mm_agrae.config.flat import flat
 from mm_agrae.evaluate.paired import Paired, compare_aggregates, compare_scores
 from mm_agrae.evaluate.saved import SavedSet
 from mm_agrae.evaluate.statistics import problem_scores
@@ -92,15 +93,8 @@ def _in_words(paired: Paired | None) -> str:
 
 
 def _otherwise(first: SavedSet, second: SavedSet) -> tuple[str, ...]:
-    before, after = (_flat(saved.measured.to_json()) for saved in (first, second))
+    before, after = (flat(saved.measured.to_json()) for saved in (first, second))
     keys = [key for key in before | after if key.partition(".")[0] in COMPARED_SETTINGS]
     return tuple(
         f"{key} is {before.get(key)!r} and {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mm_agrae.config.flat import flat
 from mm_agrae.metrics.catalogue import UncataloguedMetricError, lookup
 from mm_agrae.report.curves import PHASES, primary_figure
 from mm_agrae.report.read import Evaluation, Interval, Scores
@@ -180,12 +181,6 @@ def durations(metrics: Mapping[int, Mapping[str, float]]) -> tuple[Duration, ...
     return tuple(found)
 
 
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flattened(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A nested configuration as (dotted path, value in words) pairs, in its own order."""
-    rows: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            rows += flattened(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", "" if value is None else str(value)))
-    return rows
+    return [(name, "" if value is None else str(value)) for name, value in flat(tree).items()]

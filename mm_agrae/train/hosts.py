@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from mm_agrae.config import RunConfig
+from mm_agrae.config.flat import flat
 from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.policy.load import Policy
 from mm_agrae.store.provenance import environment
@@ -44,7 +44,8 @@ def check_start(world: World, config: RunConfig, out: Path | None, *, resume: bo
         return
     found = environment(str(world.device))
     # A new run is made where the main process was told to, but each process opens what it goes on with.
-    facts = {"--resume": str(out) if resume else "no", **dict(_settings(config.model_dump(mode="json")))}
+    facts = {"--resume": str(out) if resume else "no"}
+    facts |= {name: json.dumps(value) for name, value in flat(config.model_dump(mode="json")).items()}
     facts |= {"version of mm-agrae": str(found["version"]), "git revision": str(found["git_revision"])}
     check_alike(world, facts | {f"version of {name}": version for name, version in found["packages"].items()})
     check_shared(world, out or Path(config.output_dir))
@@ -126,15 +127,6 @@ def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
             places = torch.arange(1, len(stretch) + 1, device=stretch.device)
             digest.update(f" {int((stretch * places).sum())}".encode())
     return digest.hexdigest()[:16]
-
-
-def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every setting by its dotted name."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, json.dumps(value)
 
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

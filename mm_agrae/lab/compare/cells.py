@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mm_agrae.config import RunConfig, config_hash, load_config
+from mm_agrae.config.flat import changes
 from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.lab.compare.spec import Matrix, overrides
-from mm_agrae.report.tables import flattened
 from mm_agrae.store.checkpoint import latest_checkpoint
 from mm_agrae.store.rollout_log import read_groups
 from mm_agrae.store.run_dir import RunDir, step_of
@@ -179,12 +179,7 @@ def _check_config(cell: Cell) -> None:
         ) from error
     if config_hash(saved) == config_hash(cell.config):
         return
-    before, now = (dict(flattened(config.model_dump(mode="json"))) for config in (saved, cell.config))
-    changed = [
-        f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
-        for key in sorted(before | now)
-        if before.get(key) != now.get(key)
-    ]
+    changed = changes(*(config.model_dump(mode="json") for config in (saved, cell.config)))
     raise CheckpointError(
         f"{cell.run.path} was made under another configuration; it differs in\n  " + "\n  ".join(changed) + "\n"
         "Move it away, restore the matrix and its recipe, or name another --out."
