@@ -36,6 +36,8 @@ class Bound:
 # fp32 on both sides differs by up to 7e-7 on average and 3e-6 at most, bf16 by 9e-3 and 3e-2, and an fp32 engine beside
 # a bf16 trainer, which stands for other kernels, by 1.2e-2 and 4e-2. The bounds of bf16 are four and ten times
 # the last; the mean of fp32 lies below the 2e-3 that an engine in bf16 makes at least, because that is another policy.
+# Of 12 prompts with 32 tokens each, the mean of the worst is up to 1.6 times that of all, and with a head that is twice
+# as sharp up to 3e-2 in bf16, where 6.6e-2 pass.
 BOUNDS = {"fp32": Bound(mean_nats=1e-3, token_nats=1e-2), "bf16": Bound(mean_nats=5e-2, token_nats=5e-1)}
 
 
