@@ -98,8 +98,8 @@ def replay_config(plan: Plan) -> RunConfig:
     if plan.job == "train" and config.engine.kind == "vllm_server":
         raise ConfigError(
             f"{plan.run_dir.path} samples from servers ({', '.join(config.engine.base_urls)}), and making its steps "
-            "again would load older weights into them, maybe under a run that uses them. What vLLM samples depends on what "
-            "it computes together, so steps need not repeat themselves anyway. Verify a run of the embedded engine."
+            "again would load older weights into them, maybe under a run that uses them. What vLLM samples depends on "
+            "what it computes together, so its steps need not repeat anyway. Verify a run of the embedded engine."
         )
     # Two: a link to the checkpoint, which must stay, and what is saved at the end.
     train = config.train.model_copy(update={"checkpoint_every": 0, "keep_checkpoints": 2, "keep_best": None})

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 from uuid import uuid4
 
 import torch
@@ -19,11 +19,13 @@ from mm_agrae.policy.load import Policy, load_policy
 from mm_agrae.policy.optim import make_optimizer
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.seeding import seed_for
+from mm_agrae.store.lock import hold
 from mm_agrae.store.provenance import environment
 from mm_agrae.store.run_dir import RunDir
-from mm_agrae.store.tracker import Tracker, truncate_after
+from mm_agrae.store.tracker import Tracker
 from mm_agrae.train.best import LEARNS, check_keep_best, check_lines, check_measured, name_best
 from mm_agrae.train.distributed import World
+from mm_agrae.train.facts import open_tracker, write_facts
 from mm_agrae.train.hosts import check_alike, check_start, check_weights
 from mm_agrae.train.memory import shortage_told
 from mm_agrae.train.resuming import (
@@ -69,6 +71,7 @@ class Session:
         data: What the training data looked like at the first step; the cursor means nothing in other data.
         saved: Step of the newest checkpoint.
         stop_after: Step to stop after, short of the job's own number; None makes them all.
+        lock: Keeps other launches out of the run; on the main process only.
     """
 
     job: Job
@@ -87,6 +90,7 @@ class Session:
     data: str | None = None
     saved: int | None = None
     stop_after: int | None = None
+    lock: IO[str] | None = None
 
     def fix_data(self, samples: Sequence[Sample]) -> None:
         """Bind the run to its training data.
@@ -167,6 +171,8 @@ class Session:
     def close(self) -> None:
         if self.tracker:
             self.tracker.close()
+        if self.lock:
+            self.lock.close()
 
     def _state(self) -> dict[str, Any]:
         """Everything that decides the future beside weights and moments, and what the past was computed on."""
@@ -218,6 +224,7 @@ def open_session(
     if job == LEARNS:
         check_keep_best(config)
     run_dir = existing_run(out, config, say) if resume else None
+    lock = _hold(run_dir, world, say) if run_dir else None
     left = find_left(run_dir, job, world) if run_dir else None
     if left and job == LEARNS:
         check_lines(config, left.run_dir)
@@ -251,11 +258,22 @@ def open_session(
     if left:
         tell_changes(left, computed_on(world, config), say)
     if world.is_main:
-        _write_facts(session, recipe, resume)
-        session.tracker = _open_tracker(session, state.get("wandb_run_id"), resume)
+        facts = environment(str(world.device)) | arithmetic_of(policy)
+        write_facts(run_dir, config, recipe=None if resume else recipe, environment=facts, step=session.step)
+        session.tracker = open_tracker(
+            run_dir, config, step=session.step if resume else None, run_id=state.get("wandb_run_id")
+        )
         if resume:  # a kill may have come between a checkpoint and best.json
             name_best(run_dir, config, job)
+    session.lock = lock if resume else _hold(run_dir, world, say)
     return session
+
+
+def _hold(run_dir: RunDir, world: World, log: Callable[[str], None]) -> IO[str] | None:
+    """Keep other launches out of the run; the main process holds the lock."""
+    held: list[IO[str] | None] = [None]
+    world.on_main(lambda: held.append(hold(run_dir.path / "lock", log)))
+    return held[-1]
 
 
 def _load(
@@ -287,27 +305,3 @@ def _load(
 def _new_directory(config: RunConfig, out: Path | None) -> str:
     made = RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name)
     return str(made.path)
-
-
-def _write_facts(session: Session, recipe: str, resume: bool) -> None:
-    if not resume:
-        session.run_dir.write_recipe(recipe)
-        session.run_dir.write_config(session.config.model_dump(mode="json"))
-    facts = environment(str(session.world.device)) | arithmetic_of(session.policy)
-    session.run_dir.write_environment(facts, step=session.step)
-
-
-def _open_tracker(session: Session, run_id: str | None, resume: bool) -> Tracker:
-    metrics = session.run_dir.metrics
-    if resume and metrics.exists():
-        truncate_after(metrics, session.step if session.step else -1)
-    settings = session.config.tracker
-    return Tracker(
-        metrics,
-        wandb_mode=settings.wandb,
-        project=settings.project,
-        name=f"{session.config.name}-{session.run_dir.path.name}",
-        config=session.config.model_dump(mode="json"),
-        run_id=run_id,
-        directory=session.run_dir.logs,
-    )

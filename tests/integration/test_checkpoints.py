@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_a_file_that_cannot_be_written_whole(recipe: Path, tmp_path: Path) -> No
     left = tmp_path / "run" / "checkpoints"
     assert [path.name for path in left.iterdir()] == ["step_000002"]
     check_files(left / "step_000002")
+
+
+def test_two_launches_do_not_resume_one_run(recipe: Path, straight: RunDir, tmp_path: Path) -> None:
+    run = run_files.copied(straight, tmp_path / "run")
+    code = "import pathlib, sys, time; from mm_agrae.store.lock import hold; "
+    code += "held = hold(pathlib.Path(sys.argv[1]), print); print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, str(run.path / "lock")], stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(CheckpointError, match=f"in use by process {other.pid}"):
+            run_train(recipe, [], run.path, True, ignore)
+        other.kill()
+    run_train(recipe, [], run.path, True, ignore)
 
 
 BEST = ["train.keep_best=eval/held_out/avg@2", "train.checkpoint_every=1", "train.keep_checkpoints=1"]
