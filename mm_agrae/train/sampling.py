@@ -48,6 +48,8 @@ class Sampled:
         num_missing: Groups among the kept ones without both correct and wrong rollouts.
         groups: This rank's groups among the kept ones.
         rows: Their places in `kept`.
+        spare: The shortest group that this rank sampled, kept or not: what it computes, for nothing, where it learns
+            from none and other ranks need its company. None where it sampled none.
         rounds: Rounds it took.
         cursor: Where the data goes on.
         rollout_s, verify_s: Seconds, on this rank.
@@ -58,6 +60,7 @@ class Sampled:
     num_missing: int
     groups: list[RolloutGroup]
     rows: list[int]
+    spare: RolloutGroup | None
     rounds: int
     cursor: Cursor
     rollout_s: float
@@ -94,12 +97,14 @@ def sample_groups(
         if len(mixed) >= count:
             break
     kept = _choose(mixed, len(facts), count)
+    num_tokens = gathered.lengths.sum(dim=1).tolist()
     return Sampled(
         facts=gathered,
         kept=kept,
         num_missing=max(0, count - len(mixed)),
         groups=[mine[index] for index in kept if index in mine],
         rows=[row for row, index in enumerate(kept) if index in mine],
+        spare=mine[min(mine, key=lambda index: num_tokens[index])] if mine else None,
         rounds=len(harvests),
         cursor=cursor,
         rollout_s=sum(found.rollout_s for found in harvests),

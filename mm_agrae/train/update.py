@@ -26,6 +26,7 @@ from mm_agrae.policy.layout import Row, one_by_one
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.optim import learning_rate, optimizer_step
 from mm_agrae.policy.packing import Budget, budget_of, pack
+from mm_agrae.records import RolloutGroup
 from mm_agrae.rollout import Phases, unwatched
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience, has_gradient, minibatches_of
@@ -34,6 +35,9 @@ from mm_agrae.train.skips import Skips
 
 # Log-probabilities of completions, by the group and the place in it.
 Kept = dict[tuple[int, int], Tensor]
+
+# Row of a group that nothing is learnt from: it takes the last place of every matrix, with weight 0.
+_NO_ROW = -1
 
 _SUMS = ("tokens", "loss", "entropy", "clip_low", "clip_high", "clip_dual", "ratio", "kl", "gap", "importance")
 
@@ -175,21 +179,20 @@ def _rows(learner: Learner, batch: Experience, minibatch: set[int]) -> list[Row]
 
 def _groups(batch: Experience) -> list[Row]:
     """All groups of this rank."""
-    return [
-        Row(
-            prompt=group.prompt,
-            completions=tuple(rollout.completion.token_ids for rollout in group.rollouts),
-            group=row,
-        )
-        for row, group in zip(batch.rows, batch.groups, strict=True)
-    ]
+    return [_row(group, row) for row, group in zip(batch.rows, batch.groups, strict=True)]
+
+
+def _row(group: RolloutGroup, row: int) -> Row:
+    completions = tuple(rollout.completion.token_ids for rollout in group.rollouts)
+    return Row(prompt=group.prompt, completions=completions, group=row)
 
 
 def _in_step(learner: Learner, batch: Experience, rows: Sequence[Row]) -> list[tuple[list[Row], bool]]:
     """Micro-batches of rows, and whether they count; those that do not are there for the other ranks alone."""
-    spare = sorted(
-        ([single] for row in _groups(batch) for single in one_by_one(row)), key=lambda one: one[0].num_tokens
-    )
+    groups = _groups(batch)
+    if not groups and batch.sampled.spare:
+        groups = [_row(batch.sampled.spare, _NO_ROW)]
+    spare = sorted(([single] for row in groups for single in one_by_one(row)), key=lambda one: one[0].num_tokens)
     return learner.world.in_step(learner.pack(rows), spare, list(learner.policy.model.parameters()))
 
 
@@ -310,11 +313,13 @@ def _sequences(rows: Sequence[Row]) -> Tensor:
 
 
 def _rollout_logprobs(batch: Experience, rows: Sequence[Row]) -> list[float]:
-    places = {row: place for place, row in enumerate(batch.rows)}
+    groups = dict(zip(batch.rows, batch.groups, strict=True))
+    if batch.sampled.spare:
+        groups[_NO_ROW] = batch.sampled.spare
     return [
         logprob
         for row in rows
-        for rollout in batch.groups[places[row.group]].rollouts[row.first : row.first + len(row.completions)]
+        for rollout in groups[row.group].rollouts[row.first : row.first + len(row.completions)]
         for logprob in rollout.completion.logprobs
     ]
 

@@ -20,7 +20,9 @@ import torch
 from colours import colour_sample
 from torch import Tensor, nn
 
+import mm_agrae.train.sampling as sampling
 import mm_agrae.train.update as update_module
+from mm_agrae.algorithms.groups import is_mixed
 from mm_agrae.config.algorithm import AlgorithmConfig
 from mm_agrae.config.model import LoraConfig
 from mm_agrae.config.schema import ImageConfig, ModelConfig, TrainConfig
@@ -99,6 +101,11 @@ def settings_of(flags: Sequence[str] = (), *, micro_batch_tokens: int = 90) -> T
     )
 
 
+def count_of(flags: Sequence[str]) -> int:
+    """Groups that are learnt from: all, or (again) two of those that are sampled again until they are mixed."""
+    return 2 if "again" in flags else len(GROUPS)
+
+
 def make_learner(policy: Policy, world: World, settings: TrainConfig) -> Learner:
     return Learner(
         policy=policy,
@@ -112,13 +119,19 @@ def make_learner(policy: Policy, world: World, settings: TrainConfig) -> Learner
     )
 
 
-def experienced(learner: Learner) -> Experience:
-    groups = learner.world.share([make_group(learner.policy, number) for number in range(len(GROUPS))])
+def experienced(learner: Learner, *, count: int = len(GROUPS)) -> Experience:
+    """All groups; or the first `count` that rank 0 of two samples and that are mixed, from rounds of so many."""
 
     def harvest(number: int, cursor: Cursor) -> tuple[Harvest, Cursor]:
+        these = range(number * count, (number + 1) * count)
+        groups = learner.world.share([make_group(learner.policy, index) for index in these])
         return Harvest(groups=groups, rollout_s=0.0, verify_s=0.0), cursor
 
-    sampled = sample_groups(harvest, learner.world, count=len(GROUPS), max_rounds=1, cursor=Cursor())
+    def of_first_rank(flags: Tensor) -> Tensor:
+        return is_mixed(flags) & (torch.arange(len(flags)) % 2 == 0)
+
+    with patch.object(sampling, "is_mixed", of_first_rank):
+        sampled = sample_groups(harvest, learner.world, count=count, max_rounds=len(GROUPS) // count, cursor=Cursor())
     return experience(sampled, learner.algorithm, START)[0]
 
 
@@ -163,13 +176,14 @@ def watched(policy: Policy, world: World) -> Iterator[Seen]:
         hook.remove()
 
 
-def learn(policy: Policy, world: World, settings: TrainConfig) -> dict[str, Any]:
+def learn(policy: Policy, world: World, settings: TrainConfig, *, count: int = len(GROUPS)) -> dict[str, Any]:
     """What one step finds.
 
     Args:
         policy: The model, whole or sharded.
         world: The processes.
         settings: See `settings_of`.
+        count: See `experienced`.
 
     Returns:
         metrics: Of the updates, over all ranks.
@@ -190,7 +204,7 @@ def learn(policy: Policy, world: World, settings: TrainConfig) -> dict[str, Any]
         logprobs = score(policy, lay_out(policy, rows), temperature=learner.temperature).logprobs
     before = {name: weight.clone() for name, weight in named_weights(policy)}
     with watched(policy, world) as seen:
-        sampled = experienced(learner)
+        sampled = experienced(learner, count=count)
         batch = balanced(learner, sampled, model_shape(policy))
         metrics = update(learner, batch, step=0)
     moments = optimizer_tensors(policy, learner.optimizer)
@@ -240,7 +254,7 @@ def main(out: str, *jobs: str) -> None:
         torch.manual_seed(0)  # adapters
         settings = settings_of(flags)
         policy = held_by(load(folder, flags), settings, world, print)
-        found[name] = learn(policy, world, settings)
+        found[name] = learn(policy, world, settings, count=count_of(flags))
     if world.is_main:
         torch.save(found, Path(out))
 
