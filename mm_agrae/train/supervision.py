@@ -301,7 +301,7 @@ class Watch:
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
     """Do something, and leave it undone when it takes longer."""
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work, name="supervision words", daemon=True)
     thread.start()
     thread.join(seconds)
 

@@ -151,35 +151,43 @@ def test_a_folder_that_takes_nothing_hides_no_stall(
     assert "error: rank 0 of 1 has been in phase save" in said
 
 
-@pytest.fixture
-def deaf_stderr(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Nothing can be written to it any more: its disk is full, or nobody reads a pipe that is full."""
-    kept, readable = os.dup(2), None
-    if request.param == "full disk":
-        deaf = os.open("/dev/full", os.O_WRONLY)
+@contextlib.contextmanager
+def deaf_stderr(why: str) -> Iterator[None]:
+    """Nothing can be written to it inside: its disk is full, or nobody reads a pipe that is full."""
+    readable, deaf = os.pipe()
+    if why == "full disk":
+        os.dup2(os.open("/dev/full", os.O_WRONLY), deaf)
     else:
-        readable, deaf = os.pipe()
         os.set_blocking(deaf, False)
         with contextlib.suppress(BlockingIOError):
             while True:
                 os.write(deaf, bytes(4096))
         os.set_blocking(deaf, True)
+    kept = os.dup(2)
     os.dup2(deaf, 2)
-    yield
-    os.dup2(kept, 2)
-    for descriptor in (kept, deaf, readable):
-        if descriptor is not None:
-            os.close(descriptor)
+    try:
+        yield
+    finally:
+        os.close(readable)  # who waits to write hears that nobody ever reads
+        join_threads()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(deaf)
 
 
-@pytest.mark.parametrize("deaf_stderr", ["full disk", "nobody reads"], indirect=True)
-@pytest.mark.usefixtures("deaf_stderr")
-def test_a_stall_ends_although_nobody_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def join_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("supervision"):
+            thread.join(20)
+
+
+@pytest.mark.parametrize("why", ["full disk", "nobody reads"])
+def test_a_stall_ends_although_nobody_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     """The rank that finds it, and the one that sees that it was found."""
     monkeypatch.setattr("mm_agrae.train.supervision._FILES_S", 0.2)
     config = settings(deadline_s=60, deadlines_s={"rollout": 0.2})
     (first, first_ended), (second, second_ended) = watches(tmp_path, 2, config)
-    with first.phase("rollout"), second.phase("update"):
+    with deaf_stderr(why), first.phase("rollout"), second.phase("update"):
         assert first_ended.happened.wait(20)
         assert second_ended.happened.wait(20)
     assert (first_ended.statuses, second_ended.statuses) == ([STALLED], [STALLED])
@@ -202,9 +210,7 @@ def test_a_folder_that_hangs_hides_no_stall(
     os.link(pipe, other_name)
     pipe.unlink()
     os.close(os.open(other_name, os.O_RDONLY | os.O_NONBLOCK))  # lets the thread go that wanted to write
-    for thread in threading.enumerate():
-        if thread.name == "supervision files":
-            thread.join(20)
+    join_threads()
 
 
 def test_the_table() -> None:
