@@ -94,7 +94,8 @@ def _in_words(paired: Paired | None) -> str:
 
 def _otherwise(first: SavedSet, second: SavedSet) -> tuple[str, ...]:
     before, after = (flat(saved.measured.to_json()) for saved in (first, second))
-    keys = [key for key in before | after if key.partition(".")[0] in COMPARED_SETTINGS]
+    both = before | after
+    keys = [key for key in both if key.partition(".")[0] in COMPARED_SETTINGS and both[key] != {}]
     return tuple(
         f"{key} is {before.get(key)!r} and {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)
     )

@@ -116,7 +116,7 @@ def test_heavy_libraries_have_one_door(library: str) -> None:
     }
     strangers = {user for user in users if not any(user.startswith(door) for door in DOORS[library])}
     assert not strangers
-    assert users or library in ("vllm", "torch.distributed"), f"nobody imports {library}: remove its door"
+    assert users, f"nobody imports {library}: remove its door"
 
 
 @pytest.mark.parametrize("path", PROCESSORS, ids=lambda path: path.relative_to(ROOT).as_posix())

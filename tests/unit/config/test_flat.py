@@ -7,7 +7,7 @@ from mm_agrae.config.flat import changes, flat
 
 def test_sections_become_dotted_names_in_their_order() -> None:
     values = {"train": {"seed": 1, "optim": {"lr": 0.1}}, "name": None, "data": {}}
-    assert list(flat(values).items()) == [("train.seed", 1), ("train.optim.lr", 0.1), ("name", None)]
+    assert list(flat(values).items()) == [("train.seed", 1), ("train.optim.lr", 0.1), ("name", None), ("data", {})]
 
 
 def test_changes_are_told_by_name() -> None:
