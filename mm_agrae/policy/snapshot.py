@@ -138,7 +138,7 @@ def write_model(policy: Policy, tensors: Mapping[str, Tensor], folder: Path) -> 
 
 
 def save_weights(policy: Policy, folder: Path) -> None:
-    """Both, where one process holds the whole model."""
+    """Write the model folder of a policy that one process holds whole; see `write_model`."""
     write_model(policy, model_tensors(policy), folder)
 
 
