@@ -18,7 +18,7 @@ from mm_agrae.config import RunConfig
 from mm_agrae.engines.base import check_request
 from mm_agrae.engines.vllm_contract import BACKEND, MATCH, RECEIVED, WORKER_EXTENSION, check_version
 from mm_agrae.engines.vllm_pixels import pictures_of
-from mm_agrae.engines.vllm_requests import Choice, check_prompt, sampling_params, to_completions
+from mm_agrae.engines.vllm_requests import Choice, check_prompt, sampling_params, to_completions, without_present
 from mm_agrae.engines.vllm_sync import Part, caches_to_reset, check_match, engine_dtype, weight_shapes, weights_of
 from mm_agrae.errors import ConfigError, EngineError
 from mm_agrae.policy.adapters import from_the_base_up
@@ -83,7 +83,8 @@ class VllmEngine:
         if self.sleeps:
             self.llm.sleep(level=SLEEP_LEVEL)
             self.asleep = {"weights", "kv_cache"}
-        return [self._completions(prompt, sampling, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        groups = [self._completions(prompt, sampling, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        return without_present(groups, self.weights_version)
 
     def sync_weights(self, policy: Policy, *, version: int) -> None:
         """Sample from the policy's present weights from now on. Every process takes part."""
@@ -175,7 +176,7 @@ class VllmEngine:
                 f"vLLM sampled with weights {min(strange)!r}, but must with {next(iter(versions))!r}. Only this "
                 "run may give it weights."
             )
-        return to_completions(self.policy, prompt, sampling, choices, versions=versions, present=self.weights_version)
+        return to_completions(self.policy, prompt, sampling, choices, versions=versions)
 
     def _label(self, version: int) -> str:
         return f"{self.run}.{version}"

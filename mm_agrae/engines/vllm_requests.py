@@ -9,7 +9,7 @@ With a nucleus (top_p < 1) vLLM's log-probabilities are those of the nucleus; tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mm_agrae.engines.vllm_pixels import features, pictures_of
@@ -152,7 +152,6 @@ def to_completions(
     choices: Sequence[Choice],
     *,
     versions: Mapping[str, int],
-    present: int,
 ) -> list[Completion]:
     """[G] completions; a greedy choice counts for all of them.
 
@@ -162,7 +161,9 @@ def to_completions(
         sampling: As asked.
         choices: The answers.
         versions: Label of weights -> updates behind them, for every label that may occur.
-        present: Updates behind the weights that the engine samples from now.
+
+    Returns:
+        Completions that name the weights of every token.
 
     Raises:
         EngineError: A completion could not have come from this policy.
@@ -173,13 +174,21 @@ def to_completions(
     made = []
     for choice in choices:
         each = tuple(versions[label] for label, start, end in choice.weights for _ in range(start, end))
-        made.append(_completion(policy, prompt, sampling, choice, each if set(each) != {present} else ()))
+        made.append(_completion(policy, prompt, sampling, choice, each))
         if len(each) != len(choice.token_ids):
             raise EngineError(
                 f"sample {prompt.sample.id!r}: vLLM names the weights of {len(each)} tokens of a completion of "
                 f"{len(choice.token_ids)}. Use a vLLM that this engine knows."
             )
     return made if expected == sampling.num_completions else made * sampling.num_completions
+
+
+def without_present(groups: Sequence[Sequence[Completion]], present: int) -> list[list[Completion]]:
+    """The completions, of which only those name weights that are not all the present ones."""
+    return [
+        [replace(one, weights_versions=()) if set(one.weights_versions) <= {present} else one for one in group]
+        for group in groups
+    ]
 
 
 def _completion(

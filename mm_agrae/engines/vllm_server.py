@@ -7,11 +7,9 @@ the weights are sent again, and the prompt is asked again.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +18,20 @@ from typing import Literal, Protocol, TypeVar
 from mm_agrae.config.engine import EngineConfig
 from mm_agrae.engines.base import check_request
 from mm_agrae.engines.vllm_fleet import Fleet
+from mm_agrae.engines.vllm_folder import HandoverFolder
 from mm_agrae.engines.vllm_http import Server, ServerGoneError
-from mm_agrae.engines.vllm_requests import GENERATE, Choice, read_reply, request_body, sampling_params, to_completions
+from mm_agrae.engines.vllm_requests import (
+    GENERATE,
+    Choice,
+    read_reply,
+    request_body,
+    sampling_params,
+    to_completions,
+    without_present,
+)
 from mm_agrae.engines.vllm_sync import Part, WeightFile, remove_older, write_weights
 from mm_agrae.engines.vllm_transfer import GpuTransfer, Servers
-from mm_agrae.engines.vllm_update import begin_update, end_update, label_of, load_files
+from mm_agrae.engines.vllm_update import begin_update, end_update, label_of, load_files, part_of, resume
 from mm_agrae.errors import ConfigError, EngineError
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
@@ -82,7 +89,8 @@ class VllmServerEngine:
         Args:
             settings: Servers, deadlines, and how weights travel.
             policy: Whose completions are wanted.
-            folder: Where files are handed over; trainer and servers see it under the same path.
+            folder: Where files are handed over, in a folder of the run's own; trainer and servers see it under the same
+                path.
             ranks: The processes of the run.
             log: Is told what happens to servers.
             weights_version: Updates behind the policy's weights.
@@ -94,19 +102,27 @@ class VllmServerEngine:
         key = _api_key(settings.api_key_variable)
         servers = [Server(url, api_key=key, timeout_s=settings.request_timeout_s) for url in settings.base_urls]
         self.policy = policy
-        self.folder = folder
         self.ranks = ranks
         self.fleet = Fleet(servers, recover_timeout_s=settings.recover_timeout_s, make_ready=self._make_ready, log=log)
         # Servers may hold weights of an earlier run, so labels begin with what no other run has.
         self.run = ranks.broadcast(secrets.token_hex(4))
+        self.folder = HandoverFolder(folder, self.run)
         self.weights_version = self.newest_version = weights_version
         self.handed = Handed(label=_label(self.run, weights_version))
         self.sync = settings.sync
         self.transfer: GpuTransfer | None = None
-        if settings.sync == "files":
+        try:
+            self._send_first(servers, settings.sync)
+        except BaseException:
+            self.close()  # nobody else can
+            raise
+
+    def _send_first(self, servers: Sequence[Server], sync: Literal["files", "nccl", "ipc"]) -> None:
+        if sync == "files":
+            self._on_main(self.folder.open)
             self._send_files(self._written("frozen"))
         else:
-            self.transfer = self._met(servers, settings.sync)
+            self.transfer = self._met(servers, sync)
             self._send_between_gpus(whole=True)
 
     def generate(
@@ -119,7 +135,8 @@ class VllmServerEngine:
         """
         check_request(prompts, sampling, seeds)
         ask = partial(self._ask, sampling)
-        return self.fleet.map(ask, list(zip(prompts, seeds, strict=True)), first=self.ranks.rank)
+        groups = self.fleet.map(ask, list(zip(prompts, seeds, strict=True)), first=self.ranks.rank)
+        return without_present(groups, self.weights_version)
 
     def sync_weights(self, policy: Policy, *, version: int) -> None:
         """Send the policy's weights to all servers; completions under way go on with them. Every process takes part.
@@ -139,9 +156,7 @@ class VllmServerEngine:
         """Remove what was handed over; the servers go on."""
         if self.transfer is not None:
             self.transfer.close()
-        if self.ranks.is_main:
-            for file in self.handed.files(whole=True):
-                file.path.unlink(missing_ok=True)
+        self.folder.close()
 
     def _ask(self, sampling: Sampling, server: Server, job: tuple[RenderedPrompt, Sequence[int]]) -> list[Completion]:
         prompt, seeds = job
@@ -151,21 +166,30 @@ class VllmServerEngine:
         # Weights that were sent while the answer was under way are right too.
         versions = {_label(self.run, version): version for version in range(oldest, self.newest_version + 1)}
         _check_usable(server, choices, versions)
-        return to_completions(policy, prompt, sampling, choices, versions=versions, present=self.weights_version)
+        return to_completions(policy, prompt, sampling, choices, versions=versions)
 
     def _send_files(self, frozen: WeightFile | None) -> None:
         """What is trained goes out with every update; what is frozen only to a server that may not have it."""
         trained = self._written("trained")
         self.handed = Handed(label=_label(self.run, self.newest_version), frozen=frozen, trained=trained)
-        self._on_main(lambda: self.fleet.each(self._send_file))
+        self._on_main(lambda: self.fleet.each(self._send_file_alone))
         if self.ranks.is_main and trained:
             remove_older(trained)
 
     def _written(self, part: Part) -> WeightFile | None:
         """A part of the weights in a file that every process knows of."""
-        label = _label(self.run, self.newest_version)
-        made = write_weights(self.policy, self.folder, part=part, label=label, is_main=self.ranks.is_main)
-        return self.ranks.broadcast(made)
+        label, made = _label(self.run, self.newest_version), []
+
+        def write() -> None:
+            folder, is_main = self.folder.path, self.ranks.is_main
+            made.append(write_weights(self.policy, folder, part=part, label=label, is_main=is_main))
+
+        failure = _failure(write)  # every process gathers
+        return self._agreed(failure, None if failure else made[0])
+
+    def _send_file_alone(self, server: Server) -> None:
+        with self.folder.alone_with(server.base_url):
+            self._send_file(server)
 
     def _send_file(self, server: Server) -> None:
         handed = self.handed
@@ -176,23 +200,34 @@ class VllmServerEngine:
         end_update(server, self.policy, label=handed.label, whole=whole)
 
     def _make_ready(self, server: Server) -> None:
-        """Give a server its weights where it has lost them."""
-        if label_of(server) == self.handed.label:
-            return
-        if self.transfer is not None:
+        """Give a server its weights where it has lost them, and let it sample."""
+        if self.transfer is None:
+            with self.folder.alone_with(server.base_url):  # other processes may have found out too
+                if label_of(server) == self.handed.label:
+                    resume(server, self.policy)
+                else:
+                    self._send_file(server)
+        elif label_of(server) == self.handed.label:
+            resume(server, self.policy)
+        else:
             raise EngineError(
                 f"server {server.base_url} was started anew and has lost its weights, and engine.sync={self.sync} "
                 "cannot send them between two updates. Resume the run, or set engine.sync=files, which can."
             )
-        with _alone(self.folder):  # other processes may have found out too
-            if label_of(server) != self.handed.label:
-                self._send_file(server)
 
     def _met(self, servers: Sequence[Server], kind: Literal["nccl", "ipc"]) -> GpuTransfer:
         """The way from this GPU to those of the servers."""
-        sizes: list[int] = []
-        self._on_main(lambda: sizes.extend(server.get("/get_world_size")["world_size"] for server in servers))
-        sizes = self.ranks.broadcast(sizes)
+        path, found = "/get_world_size", dict[str, int]()
+
+        def ask(server: Server) -> None:
+            found[server.base_url] = part_of(server, path, server.get(path), "world_size", kind=int)
+
+        def meet() -> None:
+            self.fleet.each(ask)
+            self._require_all()
+
+        failure = _failure(meet) if self.ranks.is_main else None
+        sizes = self._agreed(failure, [] if failure else [found.get(server.base_url, 0) for server in servers])
         return GpuTransfer(
             self.policy,
             Servers([server.post for server in servers], sizes),
@@ -209,8 +244,7 @@ class VllmServerEngine:
 
         def begin() -> None:
             self.fleet.each(partial(begin_update, policy=policy, whole=whole))
-            if len(self.fleet.live) < len(self.fleet.members):
-                raise EngineError("a server was given up, and weights reach all servers or none. Start it, and resume.")
+            self._require_all()
 
         self._on_main(begin)
         self.handed = Handed(label=label)
@@ -225,19 +259,30 @@ class VllmServerEngine:
         if failed:
             raise failed
 
+    def _require_all(self) -> None:
+        if len(self.fleet.live) < len(self.fleet.members):
+            raise EngineError("a server was given up, and weights reach all servers or none. Start it, and resume.")
+
     def _on_main(self, action: Callable[[], None]) -> None:
         """Run it on the main process; where it fails, every process fails, and none waits for it."""
-        failure = _failure(action) if self.ranks.is_main else None
-        told = self.ranks.broadcast(str(failure) if failure else None)
+        self._agreed(_failure(action) if self.ranks.is_main else None, None)
+
+    def _agreed(self, failure: Exception | None, made: T) -> T:
+        """What the main process made. Where it failed, every process fails."""
+        told = f"{failure or type(failure).__name__}" if failure is not None else None
+        told, made = self.ranks.broadcast((told, made))
+        if failure is not None:
+            raise failure
         if told is not None:
-            raise EngineError(told) from failure
+            raise EngineError(told)
+        return made
 
 
-def _failure(action: Callable[[], None]) -> EngineError | None:
+def _failure(action: Callable[[], None]) -> Exception | None:
     """What an action failed with."""
     try:
         action()
-    except EngineError as error:
+    except Exception as error:  # whatever it is: the other processes wait to be told
         return error
     return None
 
@@ -264,12 +309,3 @@ def _check_usable(server: Server, choices: Sequence[Choice], versions: Mapping[s
     strange = {label for choice in choices for label, _, _ in choice.weights} - versions.keys()
     if strange:
         raise ServerGoneError(f"server {server.base_url} answered from other weights than this run's ({min(strange)}).")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time, over all that see the folder; a process that dies leaves the way free."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "sending.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mm_agrae.engines.vllm_contract import check_version
 from mm_agrae.engines.vllm_sync import Part, engine_dtype, weight_shapes, weights_of
-from mm_agrae.errors import ConfigError
+from mm_agrae.errors import ConfigError, EngineError
 from mm_agrae.policy.load import Policy
 
 # POST of one server: path and body -> answer.
@@ -131,10 +131,22 @@ class GpuTransfer:
         self.engine = trainer_init(info, client=servers, source=self.stream)
 
     def send(self, part: Part, label: str) -> None:
-        """One whole update of all servers: start, weights, finish."""
+        """One whole update of all servers: start, weights, finish.
+
+        Raises:
+            EngineError: They did not arrive.
+        """
         self.stream.part = part
         self.servers.label = label
-        self.engine.send_weights()
+        try:
+            self.engine.send_weights()
+        except (EngineError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, OSError, ValueError) as error:  # NCCL, CUDA and sockets
+            raise EngineError(
+                f"new weights did not reach the servers from GPU to GPU: {error}. Start the servers anew and "
+                "resume, or set engine.sync=files."
+            ) from error
 
     def close(self) -> None:
         self.engine.shutdown()

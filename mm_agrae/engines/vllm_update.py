@@ -1,21 +1,24 @@
 """One update of a server's weights, as the calls that it takes.
 
-pause, weights, forget what the old ones computed, label, resume. The label comes last, because it says that all of this
-is done: where something fails midway the server stays paused under the old label, and nothing is sampled from half an
-update.
+pause, weights, forget what the old ones computed, label, resume, probe. Where something fails before the label the
+server stays paused under the old one, and nothing is sampled from half an update. The label comes before the server
+resumes, because completions under way go on with it; so one with the right label may still be paused, or unprobed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from mm_agrae.engines.vllm_contract import MATCH, RECEIVED, check_version
-from mm_agrae.engines.vllm_http import Server, ServerGoneError
+from mm_agrae.engines.vllm_http import Server, ServerFailedError
 from mm_agrae.engines.vllm_requests import GENERATE
 from mm_agrae.engines.vllm_sync import WeightFile, caches_to_reset, check_match, check_received, weight_shapes
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.load import Policy
+
+T = TypeVar("T")
 
 # Requests that are under way compute their keys and values anew too.
 RESET_ROUTES = {"prefix": "/reset_prefix_cache?reset_running_requests=true", "encoder": "/reset_encoder_cache"}
@@ -25,11 +28,29 @@ PROBE_TOLERANCE = 1e-3
 
 def label_of(server: Server) -> str:
     """The label of the weights that a server holds."""
-    return server.get("/weight_info")["weight_version"]
+    return part_of(server, "/weight_info", server.get("/weight_info"), "weight_version", kind=str)
+
+
+def part_of(server: Server, path: str, reply: Any, *keys: str | int, kind: type[T]) -> T:
+    """What stands in a server's reply under keys, one within the other.
+
+    Raises:
+        EngineError: Nothing of that kind does.
+    """
+    part = reply
+    with contextlib.suppress(KeyError, IndexError, TypeError):
+        for key in keys:
+            part = part[key]
+        if isinstance(part, kind):
+            return part
+    raise EngineError(
+        f"server {server.base_url} answers {path} without {'.'.join(map(str, keys))}: {str(reply)[:200]}. Name a "
+        "server that runs scripts/serve_vllm.sh."
+    )
 
 
 def begin_update(server: Server, policy: Policy, *, whole: bool) -> None:
-    """Pause a server; requests under way wait.
+    """See that a server can take the policy's weights, and pause it; requests under way wait.
 
     Args:
         server: Which.
@@ -39,25 +60,29 @@ def begin_update(server: Server, policy: Policy, *, whole: bool) -> None:
     Raises:
         EngineError: Its vLLM is not known, or it does not serve the policy's model.
     """
-    check_version(server.get("/version")["version"])
-    server.post("/pause?mode=keep")
+    check_version(part_of(server, "/version", server.get("/version"), "version", kind=str))
     if whole:
-        check_match(_on_workers(server, MATCH, {"shapes": weight_shapes(policy)}))
+        with _refusing(server, "Start it by scripts/serve_vllm.sh, which gives its workers what is called here."):
+            replies = _on_workers(server, MATCH, {"shapes": weight_shapes(policy)})
+        check_match(replies)
+    server.post("/pause?mode=keep")
 
 
 def load_files(server: Server, files: Sequence[WeightFile]) -> None:
     """Let a paused server load files.
 
     Raises:
-        EngineError: It loaded others.
+        EngineError: It refuses them, or loaded others.
     """
     try:
         server.post("/start_weight_update")
-    except ServerGoneError:  # an update that was cut off is still open
+    except ServerFailedError:  # an update that was cut off is still open
         server.post("/finish_weight_update")
         server.post("/start_weight_update")
     for file in files:
-        server.post("/update_weights", {"update_info": file.update_info()})
+        advice = f"Does it see {file.path}? If not, set engine.sync_folder. Does it serve the model of this run?"
+        with _refusing(server, advice):
+            server.post("/update_weights", {"update_info": file.update_info()})
     server.post("/finish_weight_update")
     check_received(files, _on_workers(server, RECEIVED, {}))
 
@@ -71,13 +96,36 @@ def end_update(server: Server, policy: Policy, *, label: str, whole: bool) -> No
     for cache in caches_to_reset(policy, "all" if whole else "trained"):
         server.post(RESET_ROUTES[cache])
     server.post("/update_weight_version", {"new_version": label})
+    resume(server, policy)
+
+
+def resume(server: Server, policy: Policy) -> None:
+    """Let a server with the right weights sample; no harm where it does so already.
+
+    Raises:
+        EngineError: Its log-probabilities are not of what it samples from.
+    """
     server.post("/resume")
-    if whole:
-        _check_logprobs(server, policy)
+    _check_logprobs(server, policy)
 
 
-def _on_workers(server: Server, method: str, arguments: Mapping[str, Any]) -> Any:
-    return server.post("/collective_rpc", {"method": method, "kwargs": arguments})["results"]
+@contextlib.contextmanager
+def _refusing(server: Server, advice: str) -> Iterator[None]:
+    """A server that fails at this and lives on will fail again: do not wait for it.
+
+    Raises:
+        EngineError: It lives.
+    """
+    try:
+        yield
+    except ServerFailedError as error:
+        label_of(server)
+        raise EngineError(f"{error} It lives on, and would refuse again. {advice}") from error
+
+
+def _on_workers(server: Server, method: str, arguments: Mapping[str, Any]) -> list[Any]:
+    path = "/collective_rpc"
+    return part_of(server, path, server.post(path, {"method": method, "kwargs": arguments}), "results", kind=list)
 
 
 def _check_logprobs(server: Server, policy: Policy) -> None:
@@ -85,7 +133,7 @@ def _check_logprobs(server: Server, policy: Policy) -> None:
     token = policy.eos_token_ids[0]
     params = {"max_tokens": 1, "logprobs": 0, "allowed_token_ids": [token], "ignore_eos": True, "detokenize": False}
     reply = server.post(GENERATE, {"token_ids": [token], "sampling_params": params})
-    found = reply["choices"][0]["logprobs"]["content"][0]["logprob"]
+    found = part_of(server, GENERATE, reply, "choices", 0, "logprobs", "content", 0, "logprob", kind=float)
     if abs(found) > PROBE_TOLERANCE:
         raise EngineError(
             f"server {server.base_url} gives the log-probability {found:.3g} to the only token that it may sample, "

@@ -108,7 +108,9 @@ def _group_record(group: RolloutGroup, row: Sequence[float | None], step: int, t
 
 def _rollout(rollout: Rollout, advantage: float | None) -> dict[str, Any]:
     completion = rollout.completion
-    return {
+    # Only where weights changed on the way, or are not those of the group.
+    versions = {"weights_versions": list(completion.weights_versions)} if completion.weights_versions else {}
+    return versions | {
         "text": completion.text,
         "token_ids": list(completion.token_ids),
         "logprobs": [finite_or_none(value) for value in completion.logprobs],

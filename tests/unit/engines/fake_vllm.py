@@ -20,6 +20,7 @@ from mm_agrae.engines.vllm_contract import file_digest
 
 Body = dict[str, Any]
 MAX_MODEL_LEN = 1024
+PATIENCE_S = 3.0  # that a request waits while the server is paused; vLLM's waits for ever
 # Parts of an answer that are empty for requests like ours.
 UNUSED = (
     "prompt_logprobs", "prompt_token_id_logprobs", "metrics", "kv_transfer_params", "ec_transfer_params",
@@ -72,7 +73,9 @@ class FakeVllm:
     def start(self) -> None:
         """Begin to answer, with nothing remembered; on the port of last time."""
         self.label = "default"
-        self.paused = self.updating = False
+        self.updating = False
+        self.running = threading.Event()
+        self.running.set()
         self.received: Body = {"digests": [], "num_weights": 0}
         self.server = _HttpServer(("127.0.0.1", self.port), _Handler)
         self.server.fake = self
@@ -84,6 +87,10 @@ class FakeVllm:
         self.server.shutdown()
         self.server.server_close()
 
+    @property
+    def paused(self) -> bool:
+        return not self.running.is_set()
+
     def paths(self) -> list[str]:
         return [path for path, _ in self.seen]
 
@@ -94,11 +101,11 @@ class FakeVllm:
         return ROUTES[route](self, body)
 
     def pause(self, body: Body) -> Body:
-        self.paused = True
+        self.running.clear()
         return {"status": "paused"}
 
     def resume(self, body: Body) -> Body:
-        self.paused = False
+        self.running.set()
         return {"status": "resumed"}
 
     def version(self, body: Body) -> Body:
@@ -153,6 +160,8 @@ class FakeVllm:
 
     def generate(self, body: Body) -> Body:
         """Completions that depend on the seed and on the weights, and end with the first stop id."""
+        if not self.running.wait(PATIENCE_S):
+            raise RefusedError(503, "nobody resumes this server")
         params, ids = body["sampling_params"], body["token_ids"]
         if len(ids) + params["max_tokens"] > MAX_MODEL_LEN:
             raise RefusedError(400, f"the prompt has {len(ids)} tokens, more than max_model_len")

@@ -16,6 +16,7 @@ from mm_agrae.engines.vllm_requests import (
     request_body,
     sampling_params,
     to_completions,
+    without_present,
 )
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.load import Policy
@@ -179,9 +180,9 @@ def choice(policy: Policy, **changes: Any) -> Choice:
 
 
 def complete(
-    policy: Policy, prompt: RenderedPrompt, choices: list[Choice], *, sampling: Sampling = SAMPLING, present: int = 3
+    policy: Policy, prompt: RenderedPrompt, choices: list[Choice], *, sampling: Sampling = SAMPLING
 ) -> list[Completion]:
-    return to_completions(policy, prompt, sampling, choices, versions={"run.3": 3, "run.4": 4}, present=present)
+    return to_completions(policy, prompt, sampling, choices, versions={"run.3": 3, "run.4": 4})
 
 
 def test_a_choice_becomes_a_completion(policy: Policy, prompt: RenderedPrompt) -> None:
@@ -192,16 +193,18 @@ def test_a_choice_becomes_a_completion(policy: Policy, prompt: RenderedPrompt) -
         logprobs=(-0.5, -0.25, -0.125),
         text=policy.tokenizer.decode([40, 41]),
         stop_reason="eos",
+        weights_versions=(3, 3, 3),
     )
     assert other.stop_reason == "length"
 
 
 def test_tokens_of_other_weights_are_told_apart(policy: Policy, prompt: RenderedPrompt) -> None:
     mixed = choice(policy, weights=(("run.3", 0, 1), ("run.4", 1, 3)))
-    first, second = complete(policy, prompt, [mixed, choice(policy)], present=4)
+    first, second = complete(policy, prompt, [mixed, choice(policy)])
     assert first.weights_versions == (3, 4, 4)
     assert second.weights_versions == (3, 3, 3)
-    assert complete(policy, prompt, [choice(policy)] * 2, present=3)[0].weights_versions == ()
+    assert [one.weights_versions for one in without_present([[first, second]], 3)[0]] == [(3, 4, 4), ()]
+    assert without_present([[first, second]], 4) == [[first, second]]
 
 
 @pytest.mark.parametrize(

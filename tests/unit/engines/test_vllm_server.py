@@ -3,7 +3,6 @@
 import copy
 import json
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,67 +11,11 @@ import pytest
 import torch
 
 from mm_agrae.config.engine import EngineConfig
-from mm_agrae.engines import vllm_fleet
 from mm_agrae.engines.vllm_requests import GENERATE
 from mm_agrae.engines.vllm_server import VllmServerEngine
 from mm_agrae.errors import ConfigError, EngineError
-from mm_agrae.policy.load import Policy
-from mm_agrae.records import RenderedPrompt, Sampling
-from tests.unit.engines.fake_vllm import Alone, FakeVllm, RefusedError
-
-Rendered = Callable[..., RenderedPrompt]
-SAMPLING = Sampling(num_completions=2, max_new_tokens=4)
-KEY = "sk-very-secret"
-
-
-class Setup:
-    """Servers, and what engines for them are made of."""
-
-    def __init__(self, folder: Path, policy: Policy, prompts: list[RenderedPrompt]) -> None:
-        self.folder = folder
-        self.policy = policy
-        self.prompts = prompts
-        self.fakes = [FakeVllm(key=KEY)]
-        self.told: list[str] = []
-        self.on_log: Callable[[str], None] = lambda line: None
-
-    @property
-    def fake(self) -> FakeVllm:
-        return self.fakes[0]
-
-    def log(self, line: str) -> None:
-        self.told.append(line)
-        self.on_log(line)
-
-    def engine(self, *, recover_timeout_s: float = 30.0, request_timeout_s: float = 10.0) -> VllmServerEngine:
-        settings = EngineConfig(
-            kind="vllm_server",
-            base_urls=tuple(fake.url for fake in self.fakes),
-            recover_timeout_s=recover_timeout_s,
-            request_timeout_s=request_timeout_s,
-        )
-        return VllmServerEngine(settings, self.policy, folder=self.folder, ranks=Alone(), log=self.log)
-
-    def generate(self, engine: VllmServerEngine) -> list[list[Any]]:
-        return engine.generate(self.prompts, SAMPLING, [[place, place + 100] for place in range(len(self.prompts))])
-
-
-@pytest.fixture
-def setup(
-    tmp_path: Path, policy_of: Callable[[str], Policy], rendered: Rendered, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Setup]:
-    monkeypatch.setenv("MM_AGRAE_VLLM_API_KEY", KEY)
-    monkeypatch.setattr(vllm_fleet, "FIRST_WAIT_S", 0.01)
-    policy = policy_of("qwen2_5_vl")
-    made = Setup(tmp_path, policy, [rendered(policy, (64, 48), seed=seed) for seed in range(4)])
-    yield made
-    for fake in made.fakes:
-        fake.stop()
-
-
-def asked(fake: FakeVllm) -> list[dict]:
-    """The prompts that a server was asked, without the probes."""
-    return [body for path, body in fake.seen if path == GENERATE and "allowed_token_ids" not in body["sampling_params"]]
+from tests.unit.engines.fake_vllm import FakeVllm, RefusedError
+from tests.unit.engines.serving import KEY, SAMPLING, Setup, Shared, asked
 
 
 def test_weights_go_out_before_the_first_completion(setup: Setup) -> None:
@@ -80,8 +23,8 @@ def test_weights_go_out_before_the_first_completion(setup: Setup) -> None:
     assert setup.fake.paths() == [
         "/weight_info",
         "/version",
-        "/pause?mode=keep",
         "/collective_rpc",
+        "/pause?mode=keep",
         "/start_weight_update",
         "/update_weights",
         "/finish_weight_update",
@@ -364,24 +307,11 @@ def test_closing_removes_what_was_handed_over(setup: Setup) -> None:
     engine = setup.engine()
     engine.sync_weights(setup.policy, version=1)
     engine.sync_weights(setup.policy, version=2)
-    assert [file.name for file in setup.folder.glob("*.safetensors")] == [f"trained-{engine.run}.2.safetensors"]
+    assert [file.name for file in (setup.folder / engine.run).glob("*.safetensors")] == [
+        f"trained-{engine.run}.2.safetensors"
+    ]
     engine.close()
-    assert list(setup.folder.rglob("*.safetensors")) == []
-
-
-class Shared:
-    """Two processes, one after the other: what the first broadcasts the second reads."""
-
-    def __init__(self, said: list[Any], *, rank: int) -> None:
-        self.said = said
-        self.rank = rank
-        self.is_main = rank == 0
-
-    def broadcast(self, value: Any) -> Any:
-        if self.is_main:
-            self.said.append(value)
-            return value
-        return self.said.pop(0)
+    assert not (setup.folder / engine.run).exists()
 
 
 def test_one_process_sends_and_all_fail_together(setup: Setup) -> None:
