@@ -15,6 +15,7 @@ import pytest
 import run_files
 import torch
 from colours import RECIPE, colour_sample, cut_short_after, mm_agrae, write_colours
+from safetensors.torch import save_file
 
 import mm_agrae.cli.main as command_line
 from data_processors.visual_gym.write import write_gym
@@ -265,16 +266,15 @@ def test_an_output_folder_that_cannot_be_made(refused: Run, recipe: Path, tmp_pa
 
 def test_a_full_disk(refused: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
-    real = torch.save
 
-    def full_at_step_4(value: object, path: Path) -> None:
+    def full_at_step_4(tensors: dict[str, torch.Tensor], path: Path) -> None:
         if path.parent.name == ".step_000004.tmp":
             path.write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(value, path)
+        save_file(tensors, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", full_at_step_4)
+        patched.setattr("mm_agrae.train.saving.save_file", full_at_step_4)
         said = refused("train", recipe, "--out", out)
     assert "the disk is full" in said
     assert "earlier checkpoints are intact, the newest is step_000002" in said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ NOT_HERE = {
 }
 
 
+@cache
 def named() -> dict[int, list[tuple[str, str | None]]]:
     """Name and docstring of the tests of every number."""
     found: dict[int, list[tuple[str, str | None]]] = {}

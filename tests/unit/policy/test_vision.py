@@ -99,7 +99,7 @@ def test_a_trained_tower_encodes_once_with_the_numbers_and_gradients_of_pixels(
     assert calls == [sum(len(p.pixel_values) for p in prompts if p.pixel_values is not None)]
     assert len(policy.vision_cache) == 0
     # As under a transformers whose backbone takes pixels only.
-    monkeypatch.setattr(vision, "_takes_features", lambda backbone: False)
+    monkeypatch.setattr(vision, "takes_features", lambda backbone: False)
     expected = logprobs(policy, prompts)
     assert set(image_inputs(policy, prompts[:1])) == {"pixel_values", "image_grid_thw"}
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
