@@ -8,6 +8,12 @@ from pydantic import Field, model_validator
 
 from mm_agrae.config.section import NonNegativeFloat, PositiveFloat, Section
 
+# Settings that one kind of engine alone looks at.
+ONLY_OF: dict[str, tuple[str, ...]] = {
+    "vllm": ("memory_fraction", "sleeps"),
+    "vllm_server": ("sync", "sync_folder", "request_timeout_s", "recover_timeout_s", "api_key_variable"),
+}
+
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
 
 
@@ -54,7 +60,8 @@ class EngineConfig(Section):
     on_mismatch: Literal["refuse", "warn"] = Field(
         default="refuse",
         description="What happens when the engine's log-probabilities of the first prompts differ from the trainer's "
-        "by more than max_logprob_gap_nats.",
+        "by more than max_logprob_gap_nats, or the check finds another fault: a completion that cannot come from the "
+        "policy, greedy completions or pictures that differ. warn says so and goes on in all these cases.",
     )
     max_logprob_gap_nats: PositiveFloat | None = Field(
         default=None,
@@ -73,16 +80,27 @@ class EngineConfig(Section):
                 f"engine.base_urls names {len(self.base_urls)} servers, but engine.kind is {self.kind}. Set "
                 "engine.kind=vllm_server, or remove the servers."
             )
+        known = [url.lower() for url in self.base_urls]
+        twice = [url for place, url in enumerate(known) if url in known[:place]]
+        if twice:
+            raise ValueError(f"engine.base_urls names {twice[0]} twice, but every server must be named once.")
         return self
 
     @model_validator(mode="after")
     def _means_something(self) -> EngineConfig:
-        served = {"sync": self.sync != "files", "sync_folder": self.sync_folder is not None}
-        idle = [name for name, given in served.items() if given and self.kind != "vllm_server"]
-        idle += ["sleeps"] if self.sleeps and self.kind != "vllm" else []
-        if idle:
+        # By value: a run's own record names every setting, also those that were never touched.
+        fields = type(self).model_fields
+        changed = {name for name, value in self.model_dump().items() if value != fields[name].default}
+        for kind, names in ONLY_OF.items():
+            idle = [name for name in names if name in changed and self.kind != kind]
+            if idle:
+                raise ValueError(
+                    f"engine.{idle[0]} is set, but engine.kind is {self.kind}, which has no use for "
+                    f"it. Remove it, or set engine.kind={kind}."
+                )
+        if self.sync_folder is not None and self.sync != "files":
             raise ValueError(
-                f"engine.{idle[0]} is set, but engine.kind is {self.kind}, which has no use for "
-                f"it. Remove it, or set engine.kind={'vllm' if idle[0] == 'sleeps' else 'vllm_server'}."
+                f"engine.sync_folder is set, but engine.sync is {self.sync}, which writes no files. Remove it, or set "
+                "engine.sync=files."
             )
         return self

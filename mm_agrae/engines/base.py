@@ -25,7 +25,8 @@ class Engine(Protocol):
         Args:
             prompts: P prompts.
             sampling: How to draw; G = sampling.num_completions.
-            seeds: [P][G], one seed per completion; it alone decides the random choices of that completion.
+            seeds: [P][G], one seed per completion. They decide all random choices; whether a completion depends
+                on its own seed alone, or on those of its whole prompt, is the engine's affair.
 
         Returns:
             [P][G] completions.

@@ -13,6 +13,12 @@ SERVED = {"kind": "vllm_server", "base_urls": ["http://127.0.0.1:8000"]}
     [
         ({"kind": "vllm", "sync": "nccl"}, r"engine\.sync is set, but engine\.kind is vllm.*engine\.kind=vllm_server"),
         ({"sync_folder": "there"}, r"engine\.sync_folder is set, but engine\.kind is embedded"),
+        (SERVED | {"memory_fraction": 0.3}, r"engine\.memory_fraction is set.*engine\.kind=vllm\."),
+        ({"kind": "vllm", "request_timeout_s": 5}, r"engine\.request_timeout_s is set, but engine\.kind is vllm,"),
+        ({"recover_timeout_s": 0}, r"engine\.recover_timeout_s is set, but engine\.kind is embedded"),
+        ({"api_key_variable": "KEY"}, r"engine\.api_key_variable is set, but engine\.kind is embedded"),
+        (SERVED | {"sync": "nccl", "sync_folder": "there"}, r"engine\.sync_folder is set, but engine\.sync is nccl"),
+        (SERVED | {"base_urls": ["http://one:80", "http://ONE:80"]}, r"names http://one:80 twice"),
         (SERVED | {"sleeps": True}, r"engine\.sleeps is set, but engine\.kind is vllm_server.*engine\.kind=vllm\."),
     ],
 )
@@ -22,5 +28,7 @@ def test_settings_of_another_engine_are_refused(settings: dict, told: str) -> No
 
 
 def test_settings_of_the_engine_are_taken() -> None:
-    assert EngineConfig.model_validate({"kind": "vllm", "sleeps": True}).sleeps
+    assert EngineConfig.model_validate({"kind": "vllm", "sleeps": True, "memory_fraction": 0.3}).sleeps
+    embedded = EngineConfig()
+    assert EngineConfig.model_validate(embedded.model_dump()) == embedded  # as a run's record is read again
     assert EngineConfig.model_validate(SERVED | {"sync": "ipc"}).sync == "ipc"

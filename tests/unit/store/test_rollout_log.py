@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -79,6 +80,14 @@ def test_advantages_must_fit_the_groups(tmp_path, advantages):
     with pytest.raises(ValueError, match="advantages have rows"):
         write(tmp_path, [group()], advantages)
     assert not (tmp_path / "rollouts").exists()
+
+
+def test_weights_that_changed_on_the_way_are_written(tmp_path):
+    two = group()
+    moved = replace(two.rollouts[0], completion=replace(two.rollouts[0].completion, weights_versions=(5, 6)))
+    (line,) = read_groups(write(tmp_path, [replace(two, rollouts=(moved, two.rollouts[1]))]))
+    assert line["rollouts"][0]["weights_versions"] == [5, 6]
+    assert "weights_versions" not in line["rollouts"][1]
 
 
 def test_any_text_survives_as_one_line(tmp_path):
