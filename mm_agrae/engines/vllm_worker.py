@@ -62,15 +62,14 @@ class HandOverEngine(WeightTransferEngine):
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: HandOver) -> None:
-        weights = update_info.weights
-        if weights is None:
-            try:
-                weights = self._opened(update_info)
-            except (OSError, ValueError):
-                self.finish_weight_update()  # puts the old weights back, since none has come
-                raise
-        with torch.no_grad():
-            self.model.load_weights(self._counted(weights))
+        try:
+            weights = self._opened(update_info) if update_info.weights is None else update_info.weights
+            with torch.no_grad():
+                self.model.load_weights(self._counted(weights))
+        except Exception:
+            # Layers that nothing has come for get their old weights back, and the next update finds none open.
+            self.finish_weight_update()
+            raise
 
     def finish_weight_update(self) -> None:
         with _without_word_of_what_stayed():

@@ -133,6 +133,18 @@ def test_a_file_that_is_not_the_one_announced_changes_nothing(engine: Any, tmp_p
         assert not engine.model.qk.any()
 
 
+def test_weights_that_break_off_leave_no_open_update(engine: Any, tmp_path: Path) -> None:
+    tensors, info = written(tmp_path / "weights.safetensors")
+    engine.start_weight_update()
+    with pytest.raises(ValueError, match="no parameter named stranger"):
+        engine.update_weights({"weights": [("q", tensors["q"]), ("stranger", torch.ones(1))]})
+    assert not engine.model.loading
+    engine.start_weight_update()
+    engine.update_weights(info)
+    engine.finish_weight_update()
+    assert_holds(engine.model, tensors)
+
+
 def test_the_methods_of_the_worker_answer_for_its_model(worker: ModuleType, engine: Any) -> None:
     class Worker(worker.WeightExtension):
         weight_transfer_engine = engine
