@@ -29,7 +29,7 @@ from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.session import Session
 
 # Enough steps that a kill falls in the middle.
-LONG = ["train.num_steps=16", "sft.num_steps=6", "evaluate.every=5"]
+LONG = ["train.num_steps=12", "sft.num_steps=6", "evaluate.every=5"]
 
 
 def ignore(line: str) -> None:
@@ -90,13 +90,13 @@ def test_killed_and_resumed_training_is_exact(recipe: Path, tmp_path: Path) -> N
     killed_when(
         lambda: lines.exists() and lines.read_bytes().count(b"\n") >= wanted, "train", recipe, *LONG, "--out", out
     )
-    assert not (out / "checkpoints" / "step_000016").exists(), "killed too late to show anything"
+    assert not (out / "checkpoints" / "step_000012").exists(), "killed too late to show anything"
     # Again, in the middle of writing the last checkpoint.
-    killed_while_saving(16, "train", recipe, *LONG, "--out", out, "--resume")
-    assert (out / "checkpoints" / ".step_000016.tmp" / "optimizer.safetensors").exists()
+    killed_while_saving(12, "train", recipe, *LONG, "--out", out, "--resume")
+    assert (out / "checkpoints" / ".step_000012.tmp" / "optimizer.safetensors").exists()
     said: list[str] = []
     run = run_train(recipe, LONG, out, True, said.append)
-    assert any(line.endswith("after step 14") for line in said)
+    assert any(line.endswith("after step 10") for line in said)
     check_equal(run, straight)
     assert not list(run.checkpoints.glob(".*"))
 
