@@ -16,24 +16,16 @@ from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy.adapters import from_the_base_up, merged, with_adapters
 from mm_agrae.policy.attention import LANGUAGE_ATTENTION, vision_attention_of
+from mm_agrae.policy.folder import banned_token_ids, check_family, load_processor, read_config
 from mm_agrae.policy.head import Head
 from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.masters import Masters, Storage, pick_storage, store_in_bf16
-from mm_agrae.policy.rope import check_rope, keep_below_long_rope
-from mm_agrae.policy.sharing import VISION_FAMILIES, language_attention_of, with_layout
+from mm_agrae.policy.rope import keep_below_long_rope
+from mm_agrae.policy.sharing import language_attention_of, with_layout
 from mm_agrae.policy.vision_cache import VisionCache
 
 if TYPE_CHECKING:
     from mm_agrae.policy.fsdp import Shards
-
-# None of these may be sampled: a sampled placeholder would be taken for an image that is not there.
-PLACEHOLDERS = (
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<|vision_pad|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +182,11 @@ def load_policy(
     precision = pick_precision(config.precision, device)
     stored_weights = pick_storage(config.stored_weights, precision=precision, device=device)
     base, *_ = from_the_base_up(config.path)
-    model_config = _read_config(base)
+    model_config = read_config(base)
     sees = hasattr(model_config, "vision_config")
-    _check_family(model_config, sees)
+    check_family(model_config, sees)
     model = _start_of(config, model_config, device, weights)
-    processor = _load_processor(config.path, sees)
+    processor = load_processor(config.path, sees)
     tokenizer = processor.tokenizer if sees else processor
     model = _choose_trained(model, config, weights, sees)
     if not trained:
@@ -212,7 +204,7 @@ def load_policy(
         tokenizer=tokenizer,
         image_processor=processor.image_processor if sees else None,
         image_token_id=getattr(model_config, "image_token_id", None) if sees else None,
-        banned_token_ids=_banned(tokenizer),
+        banned_token_ids=banned_token_ids(tokenizer),
         eos_token_ids=_eos(model, tokenizer),
         precision="fp32",
         vision_cache=VisionCache(int(config.vision_cache_gib * 2**30)),
@@ -239,10 +231,10 @@ def load_renderer(path: str) -> Policy:
         ConfigError: As `load_policy`, but the weights may be missing.
     """
     base, *_ = from_the_base_up(path)
-    model_config = _read_config(base)
+    model_config = read_config(base)
     sees = hasattr(model_config, "vision_config")
-    _check_family(model_config, sees)
-    processor = _load_processor(path, sees)
+    check_family(model_config, sees)
+    processor = load_processor(path, sees)
     tokenizer = processor.tokenizer if sees else processor
     return Policy(
         model=nn.Module(),
@@ -250,36 +242,10 @@ def load_renderer(path: str) -> Policy:
         tokenizer=tokenizer,
         image_processor=processor.image_processor if sees else None,
         image_token_id=model_config.image_token_id if sees else None,
-        banned_token_ids=_banned(tokenizer),
+        banned_token_ids=banned_token_ids(tokenizer),
         eos_token_ids=(),
         precision="fp32",
     )
-
-
-def _read_config(path: str) -> Any:
-    try:
-        return transformers.AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.path {path!r} is no model that can be loaded: {error}\n"
-            "Give a local model folder with a config.json, or a Hugging Face hub id that this machine can reach."
-        ) from error
-
-
-def _check_family(config: Any, sees: bool) -> None:
-    if sees and config.model_type not in VISION_FAMILIES:
-        raise ConfigError(
-            f"model type is {config.model_type!r}, but images are supported for {', '.join(VISION_FAMILIES)}. "
-            "Choose a model of these families, or a text model for text problems."
-        )
-    check_rope(config)
-    text = config.get_text_config()
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(text, name, None) not in (None, 1, 1.0):
-            raise ConfigError(
-                f"model type {config.model_type!r} changes its logits ({name}={getattr(text, name)}), which the "
-                "log-probabilities here would miss. Choose a model without it."
-            )
 
 
 def _check_dropout(config: Any, sees: bool) -> None:
@@ -332,28 +298,6 @@ def _load_model(path: str, language: str | None, vision: str | None) -> Any:
     return model
 
 
-def _load_processor(path: str, sees: bool) -> Any:
-    auto = transformers.AutoProcessor if sees else transformers.AutoTokenizer
-    try:
-        processor = auto.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.path {path!r} has no {'processor' if sees else 'tokenizer'} that can be loaded: {error}\n"
-            "Add its files (tokenizer.json and, for images, processor_config.json) to the folder."
-        ) from error
-    tokenizer = processor.tokenizer if sees else processor
-    if not tokenizer.encode("1", add_special_tokens=False):  # without its files some classes come up empty
-        raise ConfigError(
-            f"model.path {path!r} has no tokenizer that can be loaded: it knows no text. Add its tokenizer.json."
-        )
-    if not processor.chat_template:
-        raise ConfigError(
-            f"model.path {path!r} has no chat template, which turns a problem into a prompt. "
-            "Choose a model that was tuned to chat, or add a chat_template.jinja to the folder."
-        )
-    return processor
-
-
 def _choose_trained(model: Any, config: ModelConfig, weights: Path | None, sees: bool) -> Any:
     """The model with its frozen parts frozen and, of a LoRA run, its adapters."""
     _freeze(model, config.freeze, sees)
@@ -381,11 +325,6 @@ def _part_of(name: str, sees: bool) -> str:
     if not sees or ".visual." not in f".{name}":
         return "language"
     return "connector" if "merger" in name else "vision"
-
-
-def _banned(tokenizer: Any) -> tuple[int, ...]:
-    vocabulary = tokenizer.get_vocab()
-    return tuple(sorted(vocabulary[token] for token in PLACEHOLDERS if token in vocabulary))
 
 
 def _eos(model: Any, tokenizer: Any) -> tuple[int, ...]:
