@@ -38,7 +38,7 @@ Log = Callable[[str], None]
 def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Reinforcement learning, measured before and after, with a report at the end."""
     config = load_config(recipe, overrides)
-    samples, tasks = training_samples(config), load_tasks(config)
+    samples, tasks = join(config).everywhere(lambda: (training_samples(config), load_tasks(config)))
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="train", out=out, resume=resume, log=log
     )
@@ -53,7 +53,7 @@ def run_train(recipe: Path, overrides: Sequence[str], out: Path | None, resume: 
 def run_sft(recipe: Path, overrides: Sequence[str], out: Path | None, resume: bool, log: Log) -> RunDir:
     """Warm start; the run directory's last checkpoint holds the model."""
     config = load_config(recipe, overrides)
-    samples = training_samples(config)
+    samples = join(config).everywhere(lambda: training_samples(config))
     session = open_session(
         config, recipe=recipe.read_text(encoding="utf-8"), job="sft", out=out, resume=resume, log=log
     )
@@ -74,7 +74,7 @@ def run_evaluate(
 ) -> RunDir:
     """Measure config.model on every evaluation set, in a run directory of its own; and blind, where asked for."""
     config = load_config(recipe, overrides)
-    tasks = load_tasks(config)
+    tasks = join(config).everywhere(lambda: load_tasks(config))
     if not tasks:
         raise ConfigError(
             "data.eval names no set, so there is nothing to measure. Add one: data.eval.held_out.path=DATA "
@@ -110,12 +110,12 @@ def run_replay(run: Path, steps: int | None, log: Log) -> bool:
         world.on_main(lambda: make_copy(plan, copy.path))
         session = open_session(config, recipe="", job=plan.job, out=copy.path, resume=True, log=log)
         session.stop_after = plan.stop
-        samples = training_samples(config)
+        samples = world.everywhere(lambda: training_samples(config))
         with closing(session):
             if plan.job == "sft":
                 fine_tune(session, samples)
             else:
-                _learn(config, session, samples, load_tasks(config))
+                _learn(config, session, samples, world.everywhere(lambda: load_tasks(config)))
             session.save()
         found = world.broadcast(compare(plan, copy) if world.is_main else [])
         world.barrier()  # until everybody has read, the folder stays

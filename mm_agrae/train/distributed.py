@@ -12,22 +12,25 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from socket import gethostname
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
-from torch.distributed import all_to_all_single
+from torch.distributed import DistError, Store, all_to_all_single, is_initialized, rendezvous
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError, LostProcessError
 from mm_agrae.policy.load import pick_device
+from mm_agrae.train.launch import LAUNCH, num_launched
 
 T = TypeVar("T")
 
-LAUNCH = "Launch with `torchrun --nproc_per_node N -m mm_agrae.cli.main train ...`, or unset WORLD_SIZE."
+# How long the first process waits for the last one to start. Their imports may take minutes on a cold, shared disk.
+START_S = 600.0
 # One flat buffer per this many elements keeps the number of collectives small and the copy bounded.
 BUCKET_ELEMENTS = 32 * 1024 * 1024
 # What ends a run with a message.
@@ -47,26 +50,17 @@ class World:
 
         Raises:
             ConfigError: The device is not there, or the launcher started another number of processes than found each
-                other.
+                other, or the launch asks for what this trainer does not do.
+            LostProcessError: Another process did not start within START_S.
         """
         on_cpu = pick_device(device).type == "cpu"
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        if "WORLD_SIZE" not in os.environ and "MASTER_ADDR" in os.environ:
-            # What `accelerate launch --cpu --num_processes 2` leaves behind: it asks for two and starts one.
-            raise ConfigError(
-                "MASTER_ADDR is set and WORLD_SIZE is not: a launcher was asked for several processes and started one, "
-                f"which would train alone. {LAUNCH} For a single process, unset MASTER_ADDR."
-            )
-        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-        if launched > 1 and missing:
-            raise ConfigError(
-                f"WORLD_SIZE is {launched}, but {', '.join(missing)} is not set, so the other processes cannot be "
-                f"found. {LAUNCH}"
-            )
+        launched = num_launched(os.environ)
         if on_cpu and launched > 1:
             os.environ["ACCELERATE_USE_CPU"] = "true"  # without it accelerate starts as many lone processes
         patience = [] if timeout_s is None else [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))]
+        met = _meet(launched)  # held until the group is made, which reaches the others by the same store
         self.accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=patience)
+        del met
         if self.accelerator.num_processes != launched:
             raise ConfigError(
                 f"the launcher started {launched} processes, but {self.accelerator.num_processes} found each other: "
@@ -197,6 +191,25 @@ class World:
             )
         return counted + [(fillers[0], False) for _ in range(busiest - len(counted))]
 
+    def everywhere(self, act: Callable[[], T]) -> T:
+        """Let every process act for itself, and go on when all of them could.
+
+        Raises:
+            ConfigError, DataError, EngineError, CheckpointError, OSError: What any of them raised, on every rank.
+        """
+        made, problem = list[T](), None
+        try:
+            made.append(act())
+        except PASSED_ON as error:
+            problem = error
+        told = [message for message in self.collect([problem and _message(problem)]) if message]
+        if problem is not None:
+            raise problem
+        if told:
+            kind, arguments = told[0]
+            raise kind(*arguments)
+        return made[0]
+
     def on_main(self, act: Callable[[], object]) -> None:
         """Let the main process act while the others wait for it.
 
@@ -239,6 +252,25 @@ class World:
         flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
         for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
+
+
+def _meet(launched: int) -> Store | None:
+    """Wait until every process has started, much more briefly than a collective may take."""
+    if launched == 1 or is_initialized():
+        return None
+    patience, names = timedelta(seconds=START_S), [f"mm_agrae/started/{rank}" for rank in range(launched)]
+    try:
+        store, rank, _ = next(rendezvous("env://", timeout=patience))
+        store.set(names[rank], "")
+        store.wait(names, patience)
+    except DistError as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise LostProcessError(
+            f"rank {os.environ['RANK']} on {gethostname()} waited {START_S:g} s at {address} for {launched} "
+            f"processes to start ({str(error).splitlines()[0]}). Look at what the other machines say: one may have "
+            "refused its recipe, or not have been started, or not reach that address. Start all of them again."
+        ) from error
+    return store
 
 
 def _message(problem: Exception) -> tuple[type[Exception], tuple[Any, ...]]:

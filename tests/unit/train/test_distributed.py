@@ -39,6 +39,7 @@ def world(monkeypatch, found: int, rank: int = 0) -> World:
     for name, value in {"WORLD_SIZE": str(found), "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    monkeypatch.setattr(distributed, "_meet", lambda launched: None)
     return World(device="cpu")
 
 
@@ -49,19 +50,45 @@ def test_a_launcher_that_started_more_than_found_each_other(monkeypatch):
         World(device="cpu")
 
 
-def test_a_world_size_without_a_launcher(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT is not set"):
+@pytest.mark.parametrize(("rank", "port"), [(0, 0), (1, 9)])
+def test_a_process_whose_others_do_not_start_says_so(monkeypatch, rank, port):
+    """The first of two serves the address and nobody comes; the second finds nobody there."""
+    monkeypatch.setattr(distributed, "START_S", 1.0)
+    monkeypatch.setattr(distributed, "Accelerator", None)  # not reached
+    settings = {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    told = rf"rank {rank} on .* waited 1 s at 127\.0\.0\.1:{port} for 2 processes.*what the other machines say"
+    with pytest.raises(LostProcessError, match=told):
         World(device="cpu")
 
 
-def test_a_launcher_that_asked_for_several_and_started_one(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.raises(ConfigError, match=r"MASTER_ADDR is set and WORLD_SIZE is not.*would train alone"):
+def test_a_launch_for_something_else_is_refused_before_anybody_is_waited_for(monkeypatch):
+    monkeypatch.setattr(distributed, "Accelerator", None)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="asks Accelerate for FSDP"):
         World(device="cpu")
+
+
+def test_who_could_not_act_stops_all(monkeypatch):
+    """A rank that goes on alone would wait in the next collective."""
+    said: list[Any] = []
+
+    def act() -> int:
+        raise DataError("no such file")
+
+    def gather(mine):
+        said.append(mine[0])
+        return [*said, [None]][:2]
+
+    ranks = [world(monkeypatch, 2, rank) for rank in range(2)]
+    monkeypatch.setattr(distributed, "gather_object", gather)
+    for one, what in zip(ranks, (act, lambda: 1), strict=True):
+        with pytest.raises(DataError, match="no such file"):
+            one.everywhere(what)
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: [[None], [None]])
+    assert [one.everywhere(lambda: 1) for one in ranks] == [1, 1]
 
 
 @pytest.mark.parametrize(("given", "waits"), [(3660.0, [timedelta(seconds=3660)]), (None, [])])
