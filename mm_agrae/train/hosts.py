@@ -27,18 +27,20 @@ from mm_agrae.train.distributed import World
 STRETCH = 16 * 1024 * 1024
 
 
-def check_start(world: World, config: RunConfig, out: Path | None, *, resume: bool) -> None:
+def check_start(world: World, config: RunConfig, out: Path | None, *, job: str, resume: bool) -> None:
     """Before anything is loaded: the same job everywhere, and one place for the run folder.
 
     Args:
         world: The processes; all of them must call.
         config: As this process read it.
         out: The run folder as it was named to this process; None where config.output_dir decides.
+        job: What the run does.
         resume: Whether this process was asked to go on with it.
 
     Raises:
-        ConfigError: Settings, versions or what was asked for differ between the processes.
-        CheckpointError: A process does not see the folder of the main one.
+        ConfigError: Settings, versions or what was asked for differ between the processes, or weights are shared out
+            over more processes than there is work for.
+        CheckpointError: A process does not see the folder of the main one, or that one cannot write there.
     """
     if world.size == 1:
         return
@@ -48,6 +50,7 @@ def check_start(world: World, config: RunConfig, out: Path | None, *, resume: bo
     facts |= {name: json.dumps(value) for name, value in flat(config.model_dump(mode="json")).items()}
     facts |= {"version of mm-agrae": str(found["version"]), "git revision": str(found["git_revision"])}
     check_alike(world, facts | {f"version of {name}": version for name, version in found["packages"].items()})
+    _check_work(world, config, job)
     check_shared(world, out or Path(config.output_dir))
 
 
@@ -93,17 +96,14 @@ def check_shared(world: World, folder: Path) -> None:
         folder: The run folder, or where it will be made; the innermost of its folders that is there is looked at.
 
     Raises:
-        CheckpointError: A process does not see what the main process writes there; raised on every rank.
+        CheckpointError: A process does not see what the main process writes there, or it cannot write; raised on every
+            rank.
     """
-    mark = Path()
-    if world.is_main:
-        there = next(one for one in (folder, *folder.parents) if one.is_dir())
-        mark = there / f".seen_by_all_{uuid4().hex}"
-        mark.touch()
-    mark = world.broadcast(mark)
+    left: list[Path] = []
+    world.on_main(lambda: left.append(_leave_mark(folder)))
+    mark = world.broadcast(left[0] if left else Path())
     everyone = world.collect([(socket.gethostname(), mark.is_file())])
-    if world.is_main:
-        mark.unlink()
+    world.on_main(mark.unlink)
     blind = [f"rank {rank} on {host}" for rank, (host, sees) in enumerate(everyone) if not sees]
     if blind:
         raise CheckpointError(
@@ -127,6 +127,35 @@ def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
             places = torch.arange(1, len(stretch) + 1, device=stretch.device)
             digest.update(f" {int((stretch * places).sum())}".encode())
     return digest.hexdigest()[:16]
+
+
+def _check_work(world: World, config: RunConfig, job: str) -> None:
+    """With weights in pieces every process must compute in every update."""
+    work = {
+        "train": ("rollout.num_prompts", config.rollout.num_prompts),
+        "sft": ("sft.batch_size", config.sft.batch_size),
+    }
+    if config.train.sharding == "none" or job not in work:
+        return
+    name, count = work[job]
+    if count < world.size:
+        raise ConfigError(
+            f"{name} is {count}, but with train.sharding={config.train.sharding} each of the {world.size} processes "
+            f"must compute in every update. Set {name} to at least {world.size}, or start fewer processes."
+        )
+
+
+def _leave_mark(folder: Path) -> Path:
+    there = next(one for one in (folder, *folder.parents) if one.is_dir())
+    mark = there / f".seen_by_all_{uuid4().hex}"
+    try:
+        mark.touch()
+    except OSError as error:
+        raise CheckpointError(
+            f"{there.absolute()}, where the run folder {folder} belongs, cannot be written to ({error}). Free or open "
+            "it, or name another place by output_dir or --out."
+        ) from error
+    return mark
 
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -220,7 +220,7 @@ def open_session(
     """
     world = join(config)
     say = log if world.is_main else lambda line: None
-    check_start(world, config, out, resume=resume)
+    check_start(world, config, out, job=job, resume=resume)
     if job == LEARNS:
         check_keep_best(config)
     run_dir = existing_run(out, config, say) if resume else None

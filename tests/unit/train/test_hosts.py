@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path, PosixPath
@@ -12,6 +13,7 @@ import torch
 
 from mm_agrae.config import RunConfig
 from mm_agrae.errors import CheckpointError, ConfigError
+from mm_agrae.train.distributed import World
 from mm_agrae.train.hosts import check_alike, check_shared, check_start, weights_mark
 
 
@@ -38,6 +40,8 @@ class Rank:
 
     def broadcast(self, value: Any) -> Any:
         return self.collect([value])[0]
+
+    on_main = World.on_main
 
 
 def meet(size: int, check: Callable[[Any], None]) -> list[Exception | None]:
@@ -82,7 +86,7 @@ def test_processes_go_on_with_one_run_but_may_name_a_new_one_differently(tmp_pat
 
     def check(rank: Any) -> None:
         rank.device = "cpu"
-        check_start(rank, config, tmp_path / str(rank.rank), resume=resume)
+        check_start(rank, config, tmp_path / str(rank.rank), job="train", resume=resume)
 
     raised = meet(2, check)
     if not resume:
@@ -113,7 +117,7 @@ def test_a_run_folder_that_one_machine_has_for_itself_stops_all(tmp_path: Path) 
     def check(rank: Any) -> None:
         broadcast = rank.broadcast
         if rank.rank == 1:
-            rank.broadcast = lambda value: OtherDisk(broadcast(value))
+            rank.broadcast = lambda value: OtherDisk(got) if isinstance(got := broadcast(value), Path) else got
         check_shared(rank, tmp_path)
 
     raised = meet(2, check)
@@ -134,6 +138,48 @@ def test_a_run_folder_that_is_not_made_yet_is_judged_by_the_one_around_it(tmp_pa
     """It must not be made before the model is loaded, or a recipe that cannot start would leave it behind."""
     assert meet(2, lambda rank: check_shared(rank, tmp_path / "runs" / "new")) == [None, None]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_that_cannot_be_written_to_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "touch", full)
+    raised = meet(2, lambda rank: check_shared(rank, tmp_path))
+    for error in raised:
+        assert isinstance(error, CheckpointError)
+        assert f"{tmp_path}, where the run folder" in str(error)
+        assert "No space left on device" in str(error)
+
+
+@pytest.mark.parametrize(("job", "name"), [("train", "rollout.num_prompts"), ("sft", "sft.batch_size"), ("eval", "")])
+def test_pieces_need_work_for_every_process(tmp_path: Path, job: str, name: str) -> None:
+    settings: dict[str, Any] = {
+        "name": "run",
+        "model": {"path": "model"},
+        "data": {},
+        "rollout": {"num_prompts": 2},
+        "train": {"num_steps": 1, "sharding": "fsdp2"},
+        "sft": {"batch_size": 2},
+    }
+
+    def check(config: RunConfig, size: int) -> list[Exception | None]:
+        def start(rank: Any) -> None:
+            rank.device = "cpu"
+            check_start(rank, config, tmp_path, job=job, resume=False)
+
+        return meet(size, start)
+
+    sharded = RunConfig.model_validate(settings)
+    assert check(sharded, 2) == [None, None]
+    whole = RunConfig.model_validate(settings | {"train": {"num_steps": 1}})
+    assert check(whole, 3) == [None] * 3
+    raised = check(sharded, 3)
+    if name:
+        assert all(isinstance(error, ConfigError) for error in raised)
+        assert f"{name} is 2, but with train.sharding=fsdp2 each of the 3 processes" in str(raised[0])
+    else:
+        assert raised == [None] * 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int8])
