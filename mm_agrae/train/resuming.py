@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_agrae.config import RunConfig, config_hash, saved_hash
+from mm_agrae.config.flat import changes as changed_settings
 from mm_agrae.errors import CheckpointError
 from mm_agrae.policy.load import Policy
 from mm_agrae.store.checkpoint import check_files, latest_checkpoint, read_state
@@ -129,12 +130,7 @@ def _check_config(run_dir: RunDir, config: RunConfig) -> list[str]:
         What is set otherwise and decides no number, in words.
     """
     saved = saved_config(run_dir)
-    before, now = (_flat(c.model_dump(mode="json")) for c in (saved, config))
-    changed = [
-        f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
-        for key in sorted(before | now)
-        if before.get(key) != now.get(key)
-    ]
+    changed = changed_settings(saved.model_dump(mode="json"), config.model_dump(mode="json"))
     if config_hash(saved) == config_hash(config):
         return changed
     raise CheckpointError(
@@ -156,13 +152,3 @@ def saved_config(run_dir: RunDir) -> RunConfig:
             f"{run_dir.config} is no configuration of this version, so the run cannot be resumed: {error}\n"
             "Resume with the version that began it, or start a new run."
         ) from error
-
-
-def _flat(values: dict, prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value)
-    return flat
