@@ -183,14 +183,15 @@ class TrainConfig(Section):
     sharding: Literal["none", "fsdp2"] = Field(
         default="none",
         description="How several processes hold weights, gradients and moments. none: each holds all of them whole. "
-        "fsdp2: each holds a piece of every layer (torch fully_shard). Changes memory and speed only, and a resumed "
-        "run may change it.",
+        "fsdp2: each holds a piece of every layer (torch fully_shard); a group over micro_batch_tokens then computes "
+        "its prompt once per piece. Changes memory and speed only, and a resumed run may change it.",
     )
     reshard_after_forward: bool = Field(
         default=True,
         description="Under fsdp2: let go of a layer's gathered weights as soon as it has computed, which is what "
         "DeepSpeed calls ZeRO stage 3. false gathers all weights once per update and keeps them until its end, which "
-        "is ZeRO stage 2: gradients and moments in pieces, fewer messages. Changes memory and speed only.",
+        "is ZeRO stage 2: gradients and moments in pieces, fewer messages; log-probabilities of the reference and of "
+        "earlier weights still go layer by layer. Changes memory and speed only.",
     )
     rollout_log_every: PositiveInt = Field(
         default=10, description="Steps between saved rollouts; the first and last always are."
