@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from mm_agrae.config.schema import ModelConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.policy import fsdp
 from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.sharing import same_states
 
 
 class Mesh:
@@ -69,3 +71,12 @@ def test_every_layer_is_a_unit_and_tied_heads_are_none(policy: Policy, monkeypat
     assert sharded.shards is not None
     assert len(sharded.shards.units) == len(made)
     assert not sharded.shards.tower
+
+
+@pytest.mark.parametrize(("precision", "rounding"), [("fp32", 1e-6), ("bf16", 1e-2)])
+def test_cut_weights_may_round_and_not_compute_something_else(precision: str, rounding: float) -> None:
+    policy: Any = SimpleNamespace(precision=precision)
+    states = torch.ones(3, 4)
+    assert same_states(policy, states * (1 + rounding), states)
+    assert not same_states(policy, states * (1 + 20 * rounding), states)
+    assert not same_states(policy, states * float("nan"), states)
