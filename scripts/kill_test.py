@@ -41,7 +41,7 @@ from mm_agrae.policy.tiny import build_model_folder, corpus_of  # noqa: E402
 from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, latest_checkpoint, read_state  # noqa: E402
 from mm_agrae.store.run_dir import RunDir, step_of  # noqa: E402
 from mm_agrae.store.tracker import read_metrics  # noqa: E402
-from mm_agrae.train.replay import exact  # noqa: E402
+from mm_agrae.train.verify_resume import exact  # noqa: E402
 
 STEPS = 10
 KEPT = 2

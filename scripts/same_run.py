@@ -18,7 +18,7 @@ from typing import Any
 
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import read_metrics
-from mm_agrae.train.replay import exact
+from mm_agrae.train.verify_resume import exact
 
 COUNTED = ("reward/", "group/", "verify/", "eval/")
 RELATIVE, ABSOLUTE = 1e-4, 2e-5

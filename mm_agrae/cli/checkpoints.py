@@ -20,9 +20,9 @@ def verify_resume(
     ] = None,
 ) -> None:
     """Make some steps of a run again from a checkpoint, and compare; exit status 2 where anything differs."""
-    from mm_agrae.cli.jobs import run_replay
+    from mm_agrae.cli.jobs import run_verify_resume
 
-    if not run_replay(run, steps, say):
+    if not run_verify_resume(run, steps, say):
         raise typer.Exit(2)
 
 

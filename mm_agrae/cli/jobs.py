@@ -26,10 +26,10 @@ from mm_agrae.report.render import write_report
 from mm_agrae.rollout import Judge
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.loop import Parts, train
-from mm_agrae.train.replay import compare, make_copy, plan_replay, replay_config, table
 from mm_agrae.train.saving import computed_on
 from mm_agrae.train.session import Session, join, open_session
 from mm_agrae.train.sft import fine_tune
+from mm_agrae.train.verify_resume import compare, make_copy, plan_replay, replay_config, table
 from mm_agrae.verify import VerifierPool
 
 Log = Callable[[str], None]
@@ -97,7 +97,7 @@ def run_evaluate(
     return session.run_dir
 
 
-def run_replay(run: Path, steps: int | None, log: Log) -> bool:
+def run_verify_resume(run: Path, steps: int | None, log: Log) -> bool:
     """Make some steps of a run once more, print how they compare, and tell whether all is equal to the last bit."""
     run_dir = RunDir.open(run)
     plan = plan_replay(run_dir, steps)

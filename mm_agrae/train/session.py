@@ -234,7 +234,7 @@ def open_session(
     if left:
         check_arithmetic(left, policy)
     # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
-    run_dir = run_dir or RunDir(Path(world.broadcast(_new_directory(config, out) if world.is_main else "")))
+    run_dir = run_dir or _new_directory(config, out, world)
     state = left.state if left else {}
     session = Session(
         job=job,
@@ -302,6 +302,10 @@ def _load(
     return policy, optimizer
 
 
-def _new_directory(config: RunConfig, out: Path | None) -> str:
-    made = RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name)
-    return str(made.path)
+def _new_directory(config: RunConfig, out: Path | None, world: World) -> RunDir:
+    """Made by the main process; where it cannot be made, every process is told."""
+    made: list[RunDir] = []
+    world.on_main(
+        lambda: made.append(RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name))
+    )
+    return RunDir(Path(world.broadcast(str(made[0].path) if made else "")))

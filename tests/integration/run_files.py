@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mm_agrae.store.checkpoint import latest_checkpoint, read_state
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import read_metrics
-from mm_agrae.train.replay import exact
+from mm_agrae.train.verify_resume import exact
 
 
 def metrics(run: RunDir) -> list[dict[str, Any]]:

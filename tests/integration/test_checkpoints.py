@@ -17,13 +17,13 @@ import run_files
 from typer.testing import CliRunner
 
 import mm_agrae.train.session as session_module
-from mm_agrae.cli.jobs import run_replay, run_sft, run_train
+from mm_agrae.cli.jobs import run_sft, run_train, run_verify_resume
 from mm_agrae.cli.main import app
 from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.store.checkpoint import check_files, complete_checkpoints
 from mm_agrae.store.provenance import PACKAGES
 from mm_agrae.store.run_dir import RunDir
-from mm_agrae.train.replay import plan_replay
+from mm_agrae.train.verify_resume import plan_replay
 
 
 def ignore(line: str) -> None:
@@ -188,7 +188,7 @@ def test_a_metric_that_is_not_measured_stops_a_run_before_it_learns(
 
 def test_a_run_repeats_its_steps_and_stays_as_it_is(straight: RunDir) -> None:
     before, said = marks(straight), []
-    assert run_replay(straight.path, None, said.append)
+    assert run_verify_resume(straight.path, None, said.append)
     assert marks(straight) == before
     text = "\n".join(said)
     assert "steps 3 to 4 again, from checkpoint step_000002" in text
@@ -200,7 +200,7 @@ def test_a_run_repeats_its_steps_and_stays_as_it_is(straight: RunDir) -> None:
 def test_what_a_resume_forgets_is_found(straight: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "read_optimizer", lambda *given: None)
     said: list[str] = []
-    assert not run_replay(straight.path, None, said.append)
+    assert not run_verify_resume(straight.path, None, said.append)
     assert any("moments after step 4" in line and "differ" in line for line in said)
     assert any("weights after step 4" in line and line.endswith("1 differ") for line in said)
     assert said[-1] == "the run does NOT repeat itself"
@@ -225,5 +225,5 @@ def test_another_figure_is_found(straight: RunDir, tmp_path: Path) -> None:
 def test_a_warm_start_repeats_itself(recipe: Path, tmp_path: Path) -> None:
     run = run_sft(recipe, [], tmp_path / "run", False, ignore)
     said: list[str] = []
-    assert run_replay(run.path, None, said.append)
+    assert run_verify_resume(run.path, None, said.append)
     assert any("weights after step 4" in line for line in said)

@@ -55,18 +55,14 @@ def test_a_run_does_not_go_on_in_another_precision(recipe: Path, tmp_path: Path)
     run = run_train(recipe, [], tmp_path / "run", False, ignore)
     assert environment_of(run) == {"precision": "fp32", "stored_weights": "fp32", "layout": "shared"}
     forget_the_end(run)
-    saved = run.checkpoints / "step_000002" / "state.json"
-    state = json.loads(saved.read_text(encoding="utf-8"))
-    # What a recipe that leaves both settings to the machine would have saved on a GPU, in a file of the same size.
-    gpu = {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"}
-    size = saved.stat().st_size
-    saved.write_text(json.dumps({**state, "arithmetic": gpu}).ljust(size), encoding="utf-8")
+    saved = json.loads((run.checkpoints / "step_000002" / "state.json").read_text(encoding="utf-8"))["arithmetic"]
+    # What a recipe that leaves both settings to the machine would have saved on a GPU.
+    run_files.write_state(run, arithmetic={"precision": "bf16", "stored_weights": "bf16_with_fp32_masters"})
     with pytest.raises(CheckpointError, match=r"with precision bf16, .*go on with precision fp32, stored_weights fp32"):
         run_train(recipe, [], run.path, True, ignore)
     # A library of another version may have shared no prompts.
-    assert state["arithmetic"]["layout"] == "shared"
-    repeated = {**state["arithmetic"], "layout": "repeated"}
-    saved.write_text(json.dumps({**state, "arithmetic": repeated}).ljust(size), encoding="utf-8")
+    assert saved["layout"] == "shared"
+    run_files.write_state(run, arithmetic={**saved, "layout": "repeated"})
     with pytest.raises(CheckpointError, match=r"fp32, layout repeated, but here it would go on with .* layout shared"):
         run_train(recipe, [], run.path, True, ignore)
 

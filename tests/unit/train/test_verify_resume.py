@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import mm_agrae.train.session as session_module
-from mm_agrae.cli.jobs import run_replay
+from mm_agrae.cli.jobs import run_verify_resume
 from mm_agrae.config import RunConfig
 from mm_agrae.errors import ConfigError
 from mm_agrae.store.checkpoint import save_checkpoint
 from mm_agrae.store.run_dir import RunDir
-from mm_agrae.train.replay import plan_replay, replay_config
+from mm_agrae.train.verify_resume import plan_replay, replay_config
 
 SERVERS = {"kind": "vllm_server", "base_urls": ["http://127.0.0.1:8000"]}
 
@@ -45,13 +45,13 @@ def test_replay_waits_for_other_processes_as_long_as_the_run(tmp_path: Path, mon
 
     monkeypatch.setattr(session_module, "World", world)
     with pytest.raises(ReachedError):
-        run_replay(run.path, 1, lambda line: None)
+        run_verify_resume(run.path, 1, lambda line: None)
     assert given["timeout_s"] > 7000
 
 
 def test_a_replay_leaves_the_servers_of_a_run_alone(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "train", engine=SERVERS)
     with pytest.raises(ConfigError, match=r"samples from servers \(http://127\.0\.0\.1:8000\).*older weights"):
-        run_replay(run.path, 1, lambda line: None)
+        run_verify_resume(run.path, 1, lambda line: None)
     warm = run_of(tmp_path / "warm", "sft", engine=SERVERS)  # which asks no engine
     assert replay_config(plan_replay(warm, 1)).engine.kind == "vllm_server"
