@@ -193,6 +193,10 @@ def llm_arguments(policy: Policy, config: RunConfig, *, context_tokens: int, pro
         raise ConfigError(
             "engine.sleeps is true, but on a CPU vLLM gives no memory back. Set engine.sleeps=false, or use CUDA."
         )
+    # The encoder takes a picture whole, and a picture is no longer than a prompt. On a CPU no prompt may be cut in two:
+    # vLLM cannot take back the number that it draws for one whose end is still to come.
+    rows = config.rollout.batch_rows
+    at_once = context_tokens * rows if on_cpu else max(context_tokens, rows)
     side = max(1, int(config.images.max_pixels**0.5))
     pictures = {"image": {"count": MAX_IMAGES, "width": side, "height": side}, "video": 0} if policy.sees else {}
     return {
@@ -200,9 +204,8 @@ def llm_arguments(policy: Policy, config: RunConfig, *, context_tokens: int, pro
         "model": from_the_base_up(config.model.path)[0],
         "dtype": str(engine_dtype(policy)).removeprefix("torch."),
         "max_model_len": context_tokens,
-        "max_num_seqs": config.rollout.batch_rows,
-        # The encoder takes a picture whole, and a picture is no longer than a prompt.
-        "max_num_batched_tokens": max(BATCHED_TOKENS, context_tokens, config.rollout.batch_rows),
+        "max_num_seqs": rows,
+        "max_num_batched_tokens": max(BATCHED_TOKENS, at_once),
         "gpu_memory_utilization": config.engine.memory_fraction,
         "enforce_eager": on_cpu,
         "enable_sleep_mode": config.engine.sleeps,

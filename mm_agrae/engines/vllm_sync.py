@@ -74,19 +74,32 @@ def caches_to_reset(policy: Policy, part: Part) -> tuple[Cache, ...]:
     return ("prefix", "encoder") if policy.sees and (part == "all" or not tower_is_frozen(policy)) else ("prefix",)
 
 
-def check_match(replies: Sequence[Mapping[str, Sequence[str]]]) -> None:
-    """Judge what the workers said of the names of all weights, before anything is sent.
+MISMATCHES = {
+    "unknown": "has no place for",
+    "missing": "has weights that the policy does not send:",
+    "cut": "would cut the weights that go to its smaller",
+}
+
+
+def check_match(replies: Sequence[Mapping[str, Any]]) -> None:
+    """Judge what the workers said of all weights and of pictures, before anything is sent.
 
     Args:
-        replies: Of every worker, "unknown": names that it has no place for, "missing": weights that no name fills.
+        replies: Of every worker, WeightExtension.mm_agrae_match.
 
     Raises:
-        EngineError: A name is unknown, or a weight is missing; lists them.
+        EngineError: A name is unknown, or a weight is missing or too small; lists them. Or patches, which come
+            normalised, would be normalised once more.
     """
-    for kind, told in (("unknown", "has no place for"), ("missing", "has weights that the policy does not send:")):
+    for kind, told in MISMATCHES.items():
         names = sorted({name for reply in replies for name in reply[kind]})
         if names:
             raise EngineError(f"vLLM {told} {', '.join(names)}. Serve the model of this run, from the same folder.")
+    if any(reply["normalizes"] for reply in replies):
+        raise EngineError(
+            "vLLM would normalise pictures, which come normalised. Start it with --no-mm-device-do-normalize, as "
+            "scripts/serve_vllm.sh does."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

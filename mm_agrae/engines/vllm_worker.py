@@ -1,4 +1,4 @@
-"""What runs inside vLLM's worker: it loads weights from a file or from memory, and says which names it knows.
+"""What runs inside vLLM's worker: it loads weights from a file or from memory, and says what it cannot serve.
 
 vLLM imports this module when it is started with `--worker-extension-cls mm_agrae.engines.vllm_worker.WeightExtension`,
 and that registers the transfer backend. Written against vLLM 0.32, vllm/distributed/weight_transfer/base.py.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +24,10 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from mm_agrae.engines.vllm_contract import BACKEND, file_digest
 
@@ -125,9 +129,17 @@ def refresh_heads(model: nn.Module) -> None:
 class WeightExtension:
     """Methods that vLLM's worker gets, called through collective_rpc."""
 
-    def mm_agrae_match(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
-        """Names that the model has no place for, and weights of it that none of them fills; nothing is loaded."""
-        return match(self.model_runner.get_model(), shapes)  # type: ignore[attr-defined]
+    def mm_agrae_match(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """What keeps this engine from serving weights of these names and shapes; nothing is loaded.
+
+        Returns:
+            "unknown": names that the model has no place for. "missing": weights of it that no name fills. "cut": layers
+            that would take a part of what comes. "normalizes": whether it normalises patches itself.
+        """
+        runner = self.model_runner  # type: ignore[attr-defined]
+        pictures = runner.model_config.multimodal_config
+        normalizes = pictures is not None and bool(pictures.mm_device_do_normalize)
+        return match(runner.get_model(), shapes) | {"normalizes": normalizes}
 
     def mm_agrae_received(self) -> dict[str, Any]:
         """Of the last update: the digests of the files that were read, and how many weights were loaded."""
@@ -138,24 +150,43 @@ def match(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict[str, li
     """See WeightExtension.mm_agrae_match. Every name goes the model's own way, to loaders that only take note."""
     weights = dict(model.named_parameters())
     dtype = next(iter(weights.values())).dtype
-    filled: list[int] = []
+    filled = Counter[int]()
     unknown = []
     with _noting(weights.values(), filled):
         for name, shape in shapes.items():
-            before = len(filled)
+            before = filled.total()
             with contextlib.suppress(KeyError, ValueError):  # how models say that they know no such name
                 model.load_weights([(name, torch.empty(tuple(shape), dtype=dtype, device="meta"))])  # type: ignore[operator]
-            if len(filled) == before:
+            if filled.total() == before:
                 unknown.append(name)
-    return {"unknown": unknown, "missing": [name for name, weight in weights.items() if id(weight) not in filled]}
+    room = _room(model)
+    return {
+        "unknown": unknown,
+        "missing": [name for name, weight in weights.items() if id(weight) not in filled],
+        "cut": [name for name, weight in weights.items() if filled[id(weight)] > room.get(id(weight), math.inf)],
+    }
+
+
+def _room(model: nn.Module) -> dict[int, int]:
+    """Elements that the weights of linear layers hold in all their shards, by id.
+
+    These layers cut their shard out of what comes, and would take the first rows of a weight that is too large without
+    a word. All others, and these where too little comes, refuse by themselves. Shapes are those of before packing.
+    """
+    return {
+        id(getattr(layer, name)): recorded.numel() * layer.tp_size
+        for layer in model.modules()
+        if isinstance(layer, LinearBase)
+        for name, recorded in get_layerwise_info(layer).restore_metadata[0].items()
+    }
 
 
 @contextlib.contextmanager
-def _noting(weights: Iterable[Any], filled: list[int]) -> Iterator[None]:
-    """Give every weight a loader that appends its id and changes nothing."""
+def _noting(weights: Iterable[Any], filled: Counter[int]) -> Iterator[None]:
+    """Give every weight a loader that counts the elements that come for its id, and changes nothing."""
 
-    def noting_loader(weight: Tensor, *_: object, **__: object) -> bool:
-        filled.append(id(weight))
+    def noting_loader(weight: Tensor, loaded: Tensor, *_: object, **__: object) -> bool:
+        filled[id(weight)] += loaded.numel()
         return True
 
     kept: list[tuple[Any, Callable | None]] = []

@@ -196,7 +196,12 @@ def test_names_that_do_not_match_are_listed(engine: VllmEngine) -> None:
     assert len(found["missing"]) == 1
     assert found["missing"][0].rpartition(".")[2] == missing.rpartition(".")[2]
     (found,) = engine.llm.collective_rpc(MATCH, args=(shapes,))
-    assert found == {"unknown": [], "missing": []}
+    assert found == {"unknown": [], "missing": [], "cut": [], "normalizes": False}
+    # A layer of the same name in a larger model: vLLM would load its first rows.
+    wide = next(name for name in shapes if name.endswith("layers.0.mlp.up_proj.weight"))
+    rows, columns = shapes[wide]
+    (found,) = engine.llm.collective_rpc(MATCH, args=(shapes | {wide: (2 * rows, columns)},))
+    assert [name.rpartition("layers.")[2] for name in found["cut"]] == ["0.mlp.gate_up_proj.weight"]
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])

@@ -97,6 +97,20 @@ class WeightTransferTrainerFactory:
 # --- vllm.model_executor --------------------------------------------------------------------------------------------
 
 
+class LinearBase(nn.Module):
+    """A linear layer of tp_size shards that cuts its own out of what comes."""
+
+    def __init__(self, *shape: int, tp_size: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(*shape))
+        self.tp_size = tp_size
+        self.recorded = self.weight.detach().to("meta")
+
+
+def get_layerwise_info(layer: Any) -> Any:
+    return SimpleNamespace(restore_metadata=({"weight": layer.recorded}, {}))
+
+
 class Packing:
     """A head on a CPU multiplies with a copy of its weight."""
 
@@ -222,7 +236,12 @@ class LLM:
         extension = getattr(__import__(module, fromlist=[name]), name)
         backend = WeightTransferEngineFactory._registry[arguments["weight_transfer_config"]["backend"]]
         self.worker = extension()
-        self.worker.model_runner = SimpleNamespace(get_model=lambda: self.model)
+        self.worker.model_runner = SimpleNamespace(
+            get_model=lambda: self.model,
+            model_config=SimpleNamespace(
+                multimodal_config=SimpleNamespace(mm_device_do_normalize=arguments["mm_device_do_normalize"])
+            ),
+        )
         self.worker.weight_transfer_engine = backend(None, None, torch.device("cpu"), self.model)
         self.llm_engine = SimpleNamespace(
             add_request=self._add_request,
@@ -306,12 +325,14 @@ MODULES: dict[str, dict[str, Any]] = {
     "vllm.distributed.weight_transfer.ipc_engine": {"IPCTrainerInitInfo": IPCTrainerInitInfo},
     "vllm.model_executor": {},
     "vllm.model_executor.layers": {},
+    "vllm.model_executor.layers.linear": {"LinearBase": LinearBase},
     "vllm.model_executor.layers.vocab_parallel_embedding": {"ParallelLMHead": ParallelLMHead},
     "vllm.model_executor.model_loader": {},
     "vllm.model_executor.model_loader.reload": {
         "initialize_layerwise_reload": initialize_layerwise_reload,
         "finalize_layerwise_reload": finalize_layerwise_reload,
     },
+    "vllm.model_executor.model_loader.reload.layerwise": {"get_layerwise_info": get_layerwise_info},
 }
 
 

@@ -52,12 +52,14 @@ class FakeVllm:
         label: Of the weights that it holds; "default" after every start.
         seen: (path, body) of every request that was let in.
         keys: The Authorization headers that came.
+        normalizes: Whether it was started without --no-mm-device-do-normalize.
         spoil: Changes an answer before it is sent; given path, body and answer, returns the answer.
         before: Called with path and body before a request is answered; may raise RefusedError, or wait.
     """
 
     def __init__(self, *, key: str | None = None, logprobs_mode: str = "processed_logprobs") -> None:
         self.key = key
+        self.normalizes = False
         self.logprobs_mode = logprobs_mode
         self.seen: list[tuple[str, Body]] = []
         self.keys: list[str | None] = []
@@ -148,7 +150,7 @@ class FakeVllm:
 
     def collective_rpc(self, body: Body) -> Body:
         if body["method"] == "mm_agrae_match":
-            return {"results": [{"unknown": [], "missing": []}]}
+            return {"results": [{"unknown": [], "missing": [], "cut": [], "normalizes": self.normalizes}]}
         assert body["method"] == "mm_agrae_received"
         return {"results": [self.received]}
 

@@ -39,6 +39,16 @@ def test_a_server_whose_resume_failed_is_resumed(setup: Setup) -> None:
     assert not setup.fake.paused
 
 
+def test_a_server_that_comes_back_with_another_view_of_pictures_is_refused(setup: Setup) -> None:
+    engine = setup.engine(request_timeout_s=2, recover_timeout_s=2)
+    setup.generate(engine)
+    setup.fake.stop()
+    setup.fake.normalizes = True
+    setup.fake.start()
+    with pytest.raises(EngineError, match="would normalise pictures"):
+        setup.generate(engine)
+
+
 @pytest.mark.parametrize("path", [GENERATE, "/resume"])
 def test_a_server_is_probed_before_it_counts_as_ready(setup: Setup, path: str) -> None:
     setup.fake.logprobs_mode = "raw_logprobs"

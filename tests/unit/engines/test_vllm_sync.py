@@ -138,12 +138,22 @@ def test_a_full_disk_leaves_nothing_behind(policy_of: Callable[[str], Policy], t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_that_do_not_match_are_listed() -> None:
-    check_match([{"unknown": [], "missing": []}])
-    with pytest.raises(EngineError, match=r"vLLM has no place for a\.weight, b\.weight\. Serve the model of this run"):
-        check_match([{"unknown": ["b.weight"], "missing": []}, {"unknown": ["a.weight"], "missing": []}])
-    with pytest.raises(EngineError, match=r"weights that the policy does not send: lm_head\.weight"):
-        check_match([{"unknown": [], "missing": ["lm_head.weight"]}])
+MATCHES = {"unknown": [], "missing": [], "cut": [], "normalizes": False}
+
+
+@pytest.mark.parametrize(
+    ("differences", "told"),
+    [
+        ([{"unknown": ["b.weight"]}, {"unknown": ["a.weight"]}], r"has no place for a\.weight, b\.weight\. Serve the"),
+        ([{"missing": ["lm_head.weight"]}], r"has weights that the policy does not send: lm_head\.weight\."),
+        ([{}, {"cut": ["mlp.weight"]}], r"would cut the weights that go to its smaller mlp\.weight\. Serve the"),
+        ([{"normalizes": True}], r"would normalise pictures.* --no-mm-device-do-normalize"),
+    ],
+)
+def test_what_an_engine_cannot_serve_is_told(differences: list[dict[str, Any]], told: str) -> None:
+    check_match([MATCHES for _ in differences])
+    with pytest.raises(EngineError, match=f"vLLM {told}"):
+        check_match([MATCHES | difference for difference in differences])
 
 
 def test_every_worker_must_have_loaded_what_was_sent(tmp_path: Path) -> None:
