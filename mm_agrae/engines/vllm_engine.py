@@ -18,7 +18,15 @@ from mm_agrae.config import RunConfig
 from mm_agrae.engines.base import check_request
 from mm_agrae.engines.vllm_contract import BACKEND, MATCH, RECEIVED, WORKER_EXTENSION, check_version
 from mm_agrae.engines.vllm_pixels import pictures_of
-from mm_agrae.engines.vllm_requests import Choice, check_prompt, sampling_params, to_completions, without_present
+from mm_agrae.engines.vllm_requests import (
+    Choice,
+    check_prompt,
+    sampling_params,
+    strange_weights,
+    to_completions,
+    weights_label,
+    without_present,
+)
 from mm_agrae.engines.vllm_sync import Part, caches_to_reset, check_match, engine_dtype, weight_shapes, weights_of
 from mm_agrae.errors import ConfigError, EngineError
 from mm_agrae.policy.adapters import from_the_base_up
@@ -99,7 +107,7 @@ class VllmEngine:
             torch.cuda.empty_cache()
 
     def _send(self, part: Part, version: int) -> None:
-        label = self._label(version)
+        label = weights_label(self.run, version)
         self._wake("weights")
         with _telling("taking new weights"):
             self.llm.start_weight_update()
@@ -169,17 +177,14 @@ class VllmEngine:
     def _completions(self, prompt: RenderedPrompt, sampling: Sampling, answer: Any) -> list[Completion]:
         check_prompt(self.policy, prompt, answer.prompt_token_ids)
         choices = [_choice(output) for output in sorted(answer.outputs, key=lambda output: output.index)]
-        versions = {self._label(self.weights_version): self.weights_version}
-        strange = {label for choice in choices for label, _, _ in choice.weights} - versions.keys()
-        if strange:
+        versions = {weights_label(self.run, self.weights_version): self.weights_version}
+        strange = strange_weights(choices, versions)
+        if strange is not None:
             raise EngineError(
-                f"vLLM sampled with weights {min(strange)!r}, but must with {next(iter(versions))!r}. Only this "
+                f"vLLM sampled with weights {strange!r}, but must with {next(iter(versions))!r}. Only this "
                 "run may give it weights."
             )
         return to_completions(self.policy, prompt, sampling, choices, versions=versions)
-
-    def _label(self, version: int) -> str:
-        return f"{self.run}.{version}"
 
 
 def llm_arguments(policy: Policy, config: RunConfig, *, context_tokens: int, processes: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ With a nucleus (top_p < 1) vLLM's log-probabilities are those of the nucleus; tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,16 @@ class Choice:
     logprobs: tuple[float, ...]
     finish_reason: str | None
     weights: tuple[tuple[str, int, int], ...]
+
+
+def weights_label(run: str, version: int) -> str:
+    """What an engine is told to call a run's weights behind that many updates."""
+    return f"{run}.{version}"
+
+
+def strange_weights(choices: Sequence[Choice], labels: Collection[str]) -> str | None:
+    """A label of other weights that some token was sampled by; None where there is none."""
+    return min((label for choice in choices for label, _, _ in choice.weights if label not in labels), default=None)
 
 
 def sampling_params(policy: Policy, sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:

@@ -26,7 +26,9 @@ from mm_agrae.engines.vllm_requests import (
     read_reply,
     request_body,
     sampling_params,
+    strange_weights,
     to_completions,
+    weights_label,
     without_present,
 )
 from mm_agrae.engines.vllm_sync import Part, WeightFile, remove_older, write_weights
@@ -108,7 +110,7 @@ class VllmServerEngine:
         self.run = ranks.broadcast(secrets.token_hex(4))
         self.folder = HandoverFolder(folder, self.run)
         self.weights_version = self.newest_version = weights_version
-        self.handed = Handed(label=_label(self.run, weights_version))
+        self.handed = Handed(label=weights_label(self.run, weights_version))
         self.sync = settings.sync
         self.transfer: GpuTransfer | None = None
         try:
@@ -164,21 +166,21 @@ class VllmServerEngine:
         body = request_body(policy, prompt, sampling_params(policy, sampling, seeds))
         choices = read_reply(policy, prompt, server.post(GENERATE, body))
         # Weights that were sent while the answer was under way are right too.
-        versions = {_label(self.run, version): version for version in range(oldest, self.newest_version + 1)}
+        versions = {weights_label(self.run, version): version for version in range(oldest, self.newest_version + 1)}
         _check_usable(server, choices, versions)
         return to_completions(policy, prompt, sampling, choices, versions=versions)
 
     def _send_files(self, frozen: WeightFile | None) -> None:
         """What is trained goes out with every update; what is frozen only to a server that may not have it."""
         trained = self._written("trained")
-        self.handed = Handed(label=_label(self.run, self.newest_version), frozen=frozen, trained=trained)
+        self.handed = Handed(label=weights_label(self.run, self.newest_version), frozen=frozen, trained=trained)
         self._on_main(lambda: self.fleet.each(self._send_file_alone))
         if self.ranks.is_main and trained:
             remove_older(trained)
 
     def _written(self, part: Part) -> WeightFile | None:
         """A part of the weights in a file that every process knows of."""
-        label, made = _label(self.run, self.newest_version), []
+        label, made = weights_label(self.run, self.newest_version), []
 
         def write() -> None:
             folder, is_main = self.folder.path, self.ranks.is_main
@@ -239,7 +241,7 @@ class VllmServerEngine:
 
     def _send_between_gpus(self, *, whole: bool) -> None:
         """All servers take the weights in one go, so none of them may be missing."""
-        transfer, policy, label = self.transfer, self.policy, _label(self.run, self.newest_version)
+        transfer, policy, label = self.transfer, self.policy, weights_label(self.run, self.newest_version)
         assert transfer is not None
 
         def begin() -> None:
@@ -294,10 +296,6 @@ def _api_key(variable: str) -> str | None:
     return key or None
 
 
-def _label(run: str, version: int) -> str:
-    return f"{run}.{version}"
-
-
 def _check_usable(server: Server, choices: Sequence[Choice], versions: Mapping[str, int]) -> None:
     """Refuse answers that were cut off, and those of other weights: they are asked for again.
 
@@ -306,6 +304,6 @@ def _check_usable(server: Server, choices: Sequence[Choice], versions: Mapping[s
     """
     if any(choice.finish_reason == "abort" for choice in choices):
         raise ServerGoneError(f"server {server.base_url} cut an answer off.")
-    strange = {label for choice in choices for label, _, _ in choice.weights} - versions.keys()
-    if strange:
-        raise ServerGoneError(f"server {server.base_url} answered from other weights than this run's ({min(strange)}).")
+    strange = strange_weights(choices, versions)
+    if strange is not None:
+        raise ServerGoneError(f"server {server.base_url} answered from other weights than this run's ({strange}).")
