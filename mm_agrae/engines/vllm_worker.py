@@ -174,10 +174,10 @@ def _room(model: nn.Module) -> dict[int, int]:
     a word. All others, and these where too little comes, refuse by themselves. Shapes are those of before packing.
     """
     return {
-        id(getattr(layer, name)): recorded.numel() * layer.tp_size
+        id(weight): get_layerwise_info(layer).restore_metadata[0].get(name, weight).numel() * layer.tp_size
         for layer in model.modules()
         if isinstance(layer, LinearBase)
-        for name, recorded in get_layerwise_info(layer).restore_metadata[0].items()
+        for name, weight in layer.named_parameters(recurse=False)
     }
 
 
