@@ -10,6 +10,7 @@
 #   together     both train one run; it must be the run of one process (scripts/same_run.py)
 #   copies       another setting in the recipe of host 1: refused at the start
 #   folder       a run folder that host 1 has for itself: refused at the start
+#   data         host 1 has no data: it says so, and host 0 does not wait for it
 #   killed       every process of host 1 is killed with -9 in mid-run: host 0 ends too, and says why; both resume
 #   cut          the cable is cut in mid-run: both end at a deadline, and say why; both resume
 set -euo pipefail
@@ -168,6 +169,14 @@ expect_stopped folder
 expect_said folder 0 "all processes of a run share its folder, own"
 expect_said folder 1 "all processes of a run share its folder, own"
 say folder "refused by both hosts: they do not share the run folder" "$(since "$started")"
+
+mv "$work/host1/data" "$work/host1/elsewhere"
+started=$(now)
+train_on_both data --out "$work/shared/data" "${short[@]}"
+mv "$work/host1/elsewhere" "$work/host1/data"
+expect_stopped data
+expect_said data 1 "error: data"
+say data "host 1 has no data: both ended, host 1 said what it misses" "$(since "$started")"
 
 start_both killed --out "$work/shared/killed" "${short[@]}" "supervision.deadline_s=$deadline_s"
 await_two_steps killed

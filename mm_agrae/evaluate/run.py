@@ -40,7 +40,7 @@ class Ranks(Protocol):
     def size(self) -> int: ...
     def share(self, items: Sequence[T]) -> list[T]: ...
     def collect(self, mine: Sequence[T]) -> list[T]: ...
-    def broadcast(self, value: T) -> T: ...
+    def on_main(self, act: Callable[[], T]) -> T: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +117,14 @@ class Evaluator:
         fingerprint = _fingerprint(measured, step, self.model)
         journal = Journal(path=folder / f"{task.name}.partial.jsonl", fingerprint=fingerprint)
         summary_file = folder / f"{task.name}.json"
-        num_done = self.ranks.broadcast(self._begin(journal, summary_file))
+        num_done = self.ranks.on_main(lambda: self._begin(journal, summary_file))
         if num_done is None:
             advance(len(prompts))
             return json.loads(summary_file.read_text(encoding="utf-8"))
         work = _Work(task=task, feed=feed, judge=replace(self.judge, profile=measured.profile), step=step)
         self._sample(work, prompts, journal, num_done, advance)
-        summary: dict[str, Any] = {}
-        if self.ranks.is_main:
+
+        def finish() -> dict[str, Any]:
             scored = ScoredProblems(measured)
             for entry in journal.entries():
                 scored.add(entry.sampled, entry.greedy)
@@ -133,7 +133,9 @@ class Evaluator:
             _save(journal, folder, task.name, greedy=task.plan.config.evaluate.greedy)
             write_json(summary_file, summary)  # last, because it says that the set is finished
             journal.path.unlink()
-        return self.ranks.broadcast(summary)
+            return summary
+
+        return self.ranks.on_main(finish)
 
     def _measured(self, task: Task, problems: str, *, num_refused: int) -> Measured:
         plan, settings = task.plan, task.plan.config.evaluate
@@ -165,8 +167,6 @@ class Evaluator:
 
     def _begin(self, journal: Journal, summary_file: Path) -> int | None:
         """Problems that are finished already; None when the whole set is."""
-        if not self.ranks.is_main:
-            return 0
         if not self.resume:
             journal.begin()
             return 0

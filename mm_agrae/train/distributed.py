@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 from socket import gethostname
 from typing import Any, TypeVar
 
@@ -194,41 +195,41 @@ class World:
     def everywhere(self, act: Callable[[], T]) -> T:
         """Let every process act for itself, and go on when all of them could.
 
+        Returns:
+            What this process made.
+
         Raises:
-            ConfigError, DataError, EngineError, CheckpointError, OSError: What any of them raised, on every rank.
+            ConfigError, DataError, EngineError, CheckpointError, OSError: What any of them raised, on every rank; a
+                rank that was told of it names the one that it is from.
         """
-        made, problem = list[T](), None
-        try:
-            made.append(act())
-        except PASSED_ON as error:
-            problem = error
-        told = [message for message in self.collect([problem and _message(problem)]) if message]
+        made, problem = _attempt(act)
+        told = [(_kind(problem), f"rank {self.rank} on {gethostname()}: {problem}")] if problem else []
+        everyone = self.collect([told])
         if problem is not None:
             raise problem
-        if told:
-            kind, arguments = told[0]
-            raise kind(*arguments)
+        for kind, message in chain.from_iterable(everyone):
+            raise kind(message)
         return made[0]
 
-    def on_main(self, act: Callable[[], object]) -> None:
+    def on_main(self, act: Callable[[], T]) -> T:
         """Let the main process act while the others wait for it.
+
+        Returns:
+            What it made, on every rank; it must pickle.
 
         Raises:
             ConfigError, DataError, EngineError, CheckpointError, OSError: What it raised, on every rank: the others
                 would wait for what comes next.
         """
-        problem: Exception | None = None
-        if self.is_main:
-            try:
-                act()
-            except PASSED_ON as error:
-                problem = error
-        told = self.broadcast(None if problem is None else _message(problem))
+        made, problem = _attempt(act) if self.is_main else (list[T](), None)
+        told = (_kind(problem), str(problem)) if problem else None
+        made, told = self.broadcast((made, told))
         if problem is not None:
             raise problem
         if told is not None:
-            kind, arguments = told
-            raise kind(*arguments)
+            kind, message = told
+            raise kind(message)
+        return made[0]
 
     def barrier(self) -> None:
         with self._meeting():
@@ -273,8 +274,14 @@ def _meet(launched: int) -> Store | None:
     return store
 
 
-def _message(problem: Exception) -> tuple[type[Exception], tuple[Any, ...]]:
-    """What other processes make the same error from; an error of a library may not be sent itself."""
-    if isinstance(problem, OSError) and problem.errno is not None:
-        return OSError, (problem.errno, problem.strerror, problem.filename)
-    return next(kind for kind in PASSED_ON if isinstance(problem, kind)), (str(problem),)
+def _attempt(act: Callable[[], T]) -> tuple[list[T], Exception | None]:
+    """What was made, alone in a list, or what ends the run."""
+    try:
+        return [act()], None
+    except PASSED_ON as error:
+        return [], error
+
+
+def _kind(problem: Exception) -> type[Exception]:
+    """What other processes raise in its place; an error of a library may not be sent itself."""
+    return next(kind for kind in PASSED_ON if isinstance(problem, kind))

@@ -99,9 +99,7 @@ def check_shared(world: World, folder: Path) -> None:
         CheckpointError: A process does not see what the main process writes there, or it cannot write; raised on every
             rank.
     """
-    left: list[Path] = []
-    world.on_main(lambda: left.append(_leave_mark(folder)))
-    mark = world.broadcast(left[0] if left else Path())
+    mark = world.on_main(lambda: _leave_mark(folder))
     everyone = world.collect([(socket.gethostname(), mark.is_file())])
     world.on_main(mark.unlink)
     blind = [f"rank {rank} on {host}" for rank, (host, sees) in enumerate(everyone) if not sees]

@@ -304,8 +304,4 @@ def _load(
 
 def _new_directory(config: RunConfig, out: Path | None, world: World) -> RunDir:
     """Made by the main process; where it cannot be made, every process is told."""
-    made: list[RunDir] = []
-    world.on_main(
-        lambda: made.append(RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name))
-    )
-    return RunDir(Path(world.broadcast(str(made[0].path) if made else "")))
+    return world.on_main(lambda: RunDir.create_at(out) if out else RunDir.create(Path(config.output_dir), config.name))

@@ -28,7 +28,7 @@ from mm_agrae.algorithms.groups import batch_accuracy, is_mixed, success_rate
 from mm_agrae.config.algorithm import AlgorithmConfig
 from mm_agrae.estimator import START, EstimatorState, Outcomes, assemble, estimate
 
-DRAWN = settings(max_examples=60, deadline=None)
+DRAWN = settings(max_examples=60)
 REWARDS = st.one_of(st.sampled_from([0.0, 0.1, 0.9, 1.0]), st.floats(-5, 5, width=32), st.none())
 FLAGS = st.one_of(st.booleans(), st.none())
 VALUES = st.one_of(st.just(0.0), st.floats(-3, 3, width=32))

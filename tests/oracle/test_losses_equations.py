@@ -16,7 +16,7 @@ from mm_agrae.algorithms import LOSSES, TRUST_REGIONS, Tokens
 from mm_agrae.algorithms.importance import importance_weights
 from mm_agrae.algorithms.overlong import overlong_penalty
 
-DRAWN = settings(max_examples=60, deadline=None)
+DRAWN = settings(max_examples=60)
 LEVELS = ("token", "sequence")
 # float64 shows that the equation is the same, float32 that the precision of a run carries it: sums of a few hundred.
 PRECISIONS = ((torch.float64, 1e-6), (torch.float32, 3e-4))
@@ -294,7 +294,7 @@ def test_aggregations(name, losses, max_length):
 
 @pytest.mark.parametrize("name", sorted(algorithms.AGGREGATIONS))
 @pytest.mark.parametrize(("loss", "numbers"), ALL_LOSSES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     batch=batches(min_tokens=0), cuts=st.lists(st.integers(0, 5), max_size=3), order=st.randoms(use_true_random=False)
 )

@@ -13,7 +13,7 @@ from mm_agrae.metrics.group_scores import Scored, figures, tally
 from mm_agrae.metrics.majority import AnswerClasses, maj_at_k
 from mm_agrae.metrics.passk import g_pass_at_k, mg_pass_at_k, pass_at_k
 
-DRAWN = settings(max_examples=100, deadline=None)
+DRAWN = settings(max_examples=100)
 
 
 @st.composite
@@ -51,7 +51,7 @@ def classes_of(answers, right):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.sampled_from(["A", "A", "B", "C", "D", None]), min_size=1, max_size=9),
     st.sets(st.sampled_from("ABCD"), max_size=3),

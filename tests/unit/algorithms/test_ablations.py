@@ -10,7 +10,7 @@ from mm_agrae.algorithms.ablations import easy_focused, hard_focused, negative_d
 from mm_agrae.algorithms.advantages import group
 from mm_agrae.algorithms.groups import scored_flags
 
-DRAWN = settings(max_examples=40, deadline=None)
+DRAWN = settings(max_examples=40)
 DOMINANT = pytest.mark.parametrize("weigh", [positive_dominant, negative_dominant])
 FOCUSED = pytest.mark.parametrize("weigh", [hard_focused, easy_focused])
 ALL = pytest.mark.parametrize("weigh", [positive_dominant, negative_dominant, hard_focused, easy_focused])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mm_agrae.algorithms.advantages import ADVANTAGES, group, leave_one_out, signed
 
-DRAWN = settings(max_examples=40, deadline=None)
+DRAWN = settings(max_examples=40)
 STDS = ("biased", "unbiased", "batch", "none")
 BASELINES = {
     f"{function.__name__}-{std}": partial(function, std=std) for function in (group, leave_one_out) for std in STDS

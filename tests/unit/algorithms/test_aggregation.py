@@ -22,7 +22,7 @@ def test_worked_example():
         torch.testing.assert_close(weights, torch.tensor(expected))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=9))
 def test_what_a_loss_of_one_everywhere_adds_up_to(lengths):
     """Means make it 1; the sum over a constant makes it the filled fraction of the batch."""

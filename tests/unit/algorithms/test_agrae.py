@@ -10,7 +10,7 @@ from mm_agrae.algorithms.advantages import group
 from mm_agrae.algorithms.agrae import agrae, agrae_group_level, agrae_sample_level
 from mm_agrae.algorithms.groups import scored_flags
 
-DRAWN = settings(max_examples=40, deadline=None)
+DRAWN = settings(max_examples=40)
 LEVELS = pytest.mark.parametrize("level", [agrae, agrae_sample_level, agrae_group_level])
 
 

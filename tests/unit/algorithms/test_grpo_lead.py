@@ -10,7 +10,7 @@ from mm_agrae.algorithms.advantages import group
 from mm_agrae.algorithms.groups import scored_flags
 from mm_agrae.algorithms.grpo_lead import grpo_lead
 
-DRAWN = settings(max_examples=40, deadline=None)
+DRAWN = settings(max_examples=40)
 
 
 def test_worked_example():

@@ -18,7 +18,7 @@ from mm_agrae.algorithms.hadw import (
     hadw,
 )
 
-DRAWN = settings(max_examples=40, deadline=None)
+DRAWN = settings(max_examples=40)
 FRACTIONS = st.floats(0, 1)
 START = AnchorState()
 

@@ -45,7 +45,7 @@ def test_an_engine_that_agrees_changes_nothing(correction, level):
 
 
 @EVERY_KIND
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.floats(-60, 0), st.floats(-60, 0), st.integers(0, 2)), min_size=1, max_size=8),
     st.floats(0.1, 9),

@@ -174,7 +174,7 @@ def test_at_ratio_one_elastic_bounds_are_fixed_bounds(loss, numbers):
 
 
 @pytest.mark.parametrize("ratio", ["token", "sequence", "geometric_mean"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     ratios=st.lists(st.floats(0.1, 4), min_size=1, max_size=5),
     size=st.floats(0.1, 3),
@@ -192,7 +192,7 @@ def test_the_bound_of_the_other_side_never_acts(ratio, ratios, size, bounds, oth
 
 
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0.01, 9), st.floats(-2, 2)), min_size=1, max_size=8))
 def test_the_gradient_is_zero_exactly_where_a_bound_acts(ratio, pairs):
     outcome, gradient = judged(clip, tokens(*zip(*pairs, strict=True)), ratio=ratio, dual_clip=3.0)

@@ -21,7 +21,7 @@ def test_a_buffer_of_everything_costs_from_the_first_token():
     assert penalties.tolist() == [[0.0, -0.25, -0.5, -1.0]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 300).flatmap(lambda longest: st.tuples(st.just(longest), st.integers(1, longest))))
 def test_it_falls_in_equal_steps_over_the_buffer_and_nowhere_else(limits):
     max_length, buffer = limits

@@ -33,7 +33,7 @@ def test_sums_and_means_of_sequences():
     assert sequence_mean_of(values, SEQUENCES).tolist() == [3.0, 3.0, 3.0, 5.0, 1.5, 1.5]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=5), min_size=1, max_size=5), st.randoms())
 def test_order_and_numbers_of_the_sequences_change_nothing(sequences, order):
     def means(order, numbers):

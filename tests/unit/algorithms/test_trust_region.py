@@ -34,7 +34,7 @@ def test_fixed_defaults():
     assert torch.equal(bounds.high, torch.full((2, 3), 1.2))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CLIP_LOW, CLIP_HIGH)
 def test_fixed_bounds_enclose_one_and_take_each_setting(clip_low, clip_high):
     bounds = fixed(ADVANTAGES, CORRECT, clip_low=clip_low, clip_high=clip_high)
@@ -92,7 +92,7 @@ def test_micro_and_macro_pull_apart_as_a_prompt_gets_harder():
     assert (macro[0], macro[-1]) == (pytest.approx(1.25, abs=1e-5), pytest.approx(0.78, abs=0.01))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(-50, 50), st.sampled_from([0.0, 1.0, math.nan])), min_size=1, max_size=8),
     CLIP_LOW,
@@ -128,7 +128,7 @@ def test_elastic_bounds_are_held_where_they_would_leave_the_stretch():
     torch.testing.assert_close(low, torch.full((1, 2), 0.005))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(st.none(), CLIP_LOW), st.one_of(st.none(), CLIP_HIGH))
 def test_elastic_without_stretch_is_exactly_fixed(clip_low, clip_high):
     advantages = torch.tensor([[0.0, -1e30, 7.3], [0.3, -0.1, 1.0]])

@@ -45,7 +45,7 @@ def test_correct_classes_that_tie_each_earn_their_share():
     assert maj_at_k(classes, 1) == pytest.approx(2 / 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=8), st.integers(0, 10), st.data())
 def test_properties(drawn, num_unanswered, data):
     sizes, flags = zip(*drawn, strict=True)

@@ -31,7 +31,7 @@ def test_reference_values(n, c, k, expected):
     assert pass_at_k(n, c, k) == pytest.approx(float(expected), abs=1e-12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_equals_exact_fractions(data):
     n = data.draw(st.integers(1, 256))

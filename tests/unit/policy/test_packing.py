@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mm_agrae.policy.layout import Row
@@ -26,7 +26,6 @@ def make_row(group: int, prompt_tokens: int, lengths: list[int], *, first: int =
 GROUPS = st.lists(st.tuples(st.integers(1, 30), st.lists(st.integers(0, 30), max_size=6)), min_size=1, max_size=8)
 
 
-@settings(deadline=None)
 @given(GROUPS, st.integers(1, 120))
 def test_the_budget_holds_and_groups_stay_whole(groups: list[tuple[int, list[int]]], budget: int) -> None:
     rows = [make_row(number, tokens, lengths) for number, (tokens, lengths) in enumerate(groups)]
@@ -36,7 +35,6 @@ def test_the_budget_holds_and_groups_stay_whole(groups: list[tuple[int, list[int
     assert all(one is other for one, other in zip(found, rows, strict=True))
 
 
-@settings(deadline=None)
 @given(GROUPS, st.integers(1, 40))
 def test_pieces_keep_to_the_budget_and_lose_nothing(groups: list[tuple[int, list[int]]], budget: int) -> None:
     for number, (tokens, lengths) in enumerate(groups):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import re
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -80,14 +81,16 @@ def test_who_could_not_act_stops_all(monkeypatch):
 
     def gather(mine):
         said.append(mine[0])
-        return [*said, [None]][:2]
+        return [*said, [[]]][:2]
 
     ranks = [world(monkeypatch, 2, rank) for rank in range(2)]
     monkeypatch.setattr(distributed, "gather_object", gather)
     for one, what in zip(ranks, (act, lambda: 1), strict=True):
-        with pytest.raises(DataError, match="no such file"):
+        with pytest.raises(DataError) as raised:
             one.everywhere(what)
-    monkeypatch.setattr(distributed, "gather_object", lambda mine: [[None], [None]])
+        # Who did not fail says whose error it is.
+        assert re.fullmatch("no such file" if what is act else "rank 0 on .+: no such file", str(raised.value))
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: [[[]], [[]]])
     assert [one.everywhere(lambda: 1) for one in ranks] == [1, 1]
 
 
@@ -228,7 +231,7 @@ def test_items_reach_the_ranks_that_they_are_addressed_to(monkeypatch):
         (EngineError("no server"), EngineError),
         (ConfigError("no such key"), ConfigError),
         (DataError("no picture"), DataError),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "page"), FileNotFoundError),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "page"), OSError),
         (HTTPError("http://there", 404, "not there", Message(), BytesIO()), OSError),
     ],
 )
@@ -253,11 +256,12 @@ def test_what_stops_the_main_process_stops_all(monkeypatch, raised, kind):
 
 
 def test_nothing_is_told_where_nothing_went_wrong(monkeypatch):
-    acted: list[int] = []
-    for rank in range(2):
-        monkeypatch.setattr(distributed, "broadcast_object_list", lambda mine: mine.__setitem__(0, None))
-        world(monkeypatch, 2, rank).on_main(lambda rank=rank: acted.append(rank))
-    assert acted == [0]
+    box: list[Any] = []
+    main, other = (world(monkeypatch, 2, rank) for rank in range(2))
+    monkeypatch.setattr(distributed, "broadcast_object_list", lambda mine: box.extend(mine))
+    assert main.on_main(lambda: "made") == "made"
+    monkeypatch.setattr(distributed, "broadcast_object_list", lambda mine: mine.__setitem__(0, box[0]))
+    assert other.on_main(lambda: pytest.fail("only the main process acts")) == "made"
 
 
 def test_a_process_that_lost_the_others_says_so(monkeypatch):

@@ -115,9 +115,9 @@ class OtherDisk(PosixPath):
 
 def test_a_run_folder_that_one_machine_has_for_itself_stops_all(tmp_path: Path) -> None:
     def check(rank: Any) -> None:
-        broadcast = rank.broadcast
+        on_main = rank.on_main
         if rank.rank == 1:
-            rank.broadcast = lambda value: OtherDisk(got) if isinstance(got := broadcast(value), Path) else got
+            rank.on_main = lambda act: OtherDisk(made) if isinstance(made := on_main(act), Path) else made
         check_shared(rank, tmp_path)
 
     raised = meet(2, check)

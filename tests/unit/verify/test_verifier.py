@@ -102,7 +102,7 @@ fragments = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.one_of(st.text(max_size=60), st.lists(fragments, max_size=14).map("".join)), kind=st.sampled_from(KINDS))
 def test_no_text_raises(text, kind):
     question = Question(target="\\frac{5}{2}", answer_kind=kind, options=("1", "2") if kind == "choice" else ())
@@ -124,7 +124,6 @@ targets = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(kind_and_target=targets)
 def test_the_boxed_target_is_correct(kind_and_target):
     kind, target = kind_and_target

@@ -62,7 +62,7 @@ values = numbers | parts.map(",".join) | parts.map(lambda found: f"({','.join(fo
 SYMMETRIC = ("math", "integer", "decimal", "fraction", "expression", "set", "list", "tuple", "text", "yes_no")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text=texts, question=questions)
 @example(text="\\boxed{" * 200, question=Question(target="5"))
 @example(text="<answer>" * 200 + "</answer>", question=Question(target="5"))
@@ -76,14 +76,14 @@ def test_no_text_and_no_target_raises_and_the_answer_stands_at_its_span(text, qu
     assert verdict.rule
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(target=texts.filter(str.strip), kind=st.sampled_from(KINDS), tolerance=tolerances)
 def test_every_target_is_equal_to_itself(target, kind, tolerance):
     outcome = compare_answer(target, Question(target=target, answer_kind=kind, tolerance=tolerance))
     assert outcome == Outcome(equal=True, rule="same_text")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(one=values | formulas, other=values | formulas, kind=st.sampled_from(SYMMETRIC))
 @example(one="2/4", other="\\frac{1}{2}", kind="math")
 @example(one="5", other="5 cm", kind="math")
@@ -98,7 +98,7 @@ def test_neither_side_is_favoured(one, other, kind):
         assert type(there) is type(back)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(number=st.integers(-(10**9), 10**9), words=st.sampled_from(["So it is ", "", "First 3, then 4.\n"]))
 def test_a_boxed_number_is_found_and_only_its_own_value_is_correct(number, words):
     question = Question(target=str(number), answer_kind="integer")
@@ -143,7 +143,7 @@ def strict_pool():
         yield shared
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(items=st.lists(st.tuples(texts, questions), max_size=6))
 def test_the_pool_judges_anything_in_order(strict_pool, items):
     verdicts = strict_pool.verify_all([text for text, _ in items], [question for _, question in items])
