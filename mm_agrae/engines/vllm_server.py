@@ -180,14 +180,10 @@ class VllmServerEngine:
 
     def _written(self, part: Part) -> WeightFile | None:
         """A part of the weights in a file that every process knows of."""
-        label, made = weights_label(self.run, self.newest_version), []
-
-        def write() -> None:
-            folder, is_main = self.folder.path, self.ranks.is_main
-            made.append(write_weights(self.policy, folder, part=part, label=label, is_main=is_main))
-
-        failure = _failure(write)  # every process gathers
-        return self._agreed(failure, None if failure else made[0])
+        label, is_main = weights_label(self.run, self.newest_version), self.ranks.is_main
+        folder = self.folder.path
+        # Every process gathers.
+        return self._agreed(_tried(lambda: write_weights(self.policy, folder, part=part, label=label, is_main=is_main)))
 
     def _send_file_alone(self, server: Server) -> None:
         with self.folder.alone_with(server.base_url):
@@ -224,12 +220,12 @@ class VllmServerEngine:
         def ask(server: Server) -> None:
             found[server.base_url] = part_of(server, path, server.get(path), "world_size", kind=int)
 
-        def meet() -> None:
+        def meet() -> list[int]:
             self.fleet.each(ask)
             self._require_all()
+            return [found[server.base_url] for server in servers]
 
-        failure = _failure(meet) if self.ranks.is_main else None
-        sizes = self._agreed(failure, [] if failure else [found.get(server.base_url, 0) for server in servers])
+        sizes = self._on_main(meet)
         return GpuTransfer(
             self.policy,
             Servers([server.post for server in servers], sizes),
@@ -250,7 +246,7 @@ class VllmServerEngine:
 
         self._on_main(begin)
         self.handed = Handed(label=label)
-        failed = _failure(lambda: transfer.send("all" if whole else "trained", label))
+        _, failed = _tried(lambda: transfer.send("all" if whole else "trained", label))
 
         def end() -> None:
             if failed:
@@ -265,28 +261,28 @@ class VllmServerEngine:
         if len(self.fleet.live) < len(self.fleet.members):
             raise EngineError("a server was given up, and weights reach all servers or none. Start it, and resume.")
 
-    def _on_main(self, action: Callable[[], None]) -> None:
-        """Run it on the main process; where it fails, every process fails, and none waits for it."""
-        self._agreed(_failure(action) if self.ranks.is_main else None, None)
+    def _on_main(self, action: Callable[[], T]) -> T:
+        """What it makes on the main process; where it fails, every process fails, and none waits for it."""
+        return self._agreed(_tried(action) if self.ranks.is_main else ([], None))
 
-    def _agreed(self, failure: Exception | None, made: T) -> T:
+    def _agreed(self, tried: tuple[list[T], Exception | None]) -> T:
         """What the main process made. Where it failed, every process fails."""
+        made, failure = tried
         told = f"{failure or type(failure).__name__}" if failure is not None else None
         told, made = self.ranks.broadcast((told, made))
         if failure is not None:
             raise failure
         if told is not None:
             raise EngineError(told)
-        return made
+        return made[0]
 
 
-def _failure(action: Callable[[], None]) -> Exception | None:
-    """What an action failed with."""
+def _tried(action: Callable[[], T]) -> tuple[list[T], Exception | None]:
+    """What an action made, alone in a list, or what it failed with."""
     try:
-        action()
+        return [action()], None
     except Exception as error:  # whatever it is: the other processes wait to be told
-        return error
-    return None
+        return [], error
 
 
 def _api_key(variable: str) -> str | None:

@@ -7,13 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fault_rows
 import pytest
 import run_files
 import torch
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import fault_rows
 from faults import Launcher
 
 import mm_agrae.cli.main as command_line

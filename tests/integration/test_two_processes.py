@@ -9,12 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import run_files
+import same_run
 from colours import cut_short_after, environment
 from safetensors.torch import load_file, save_file
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import same_run
 
 from mm_agrae.cli.jobs import run_train
 from mm_agrae.store.run_dir import RunDir

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 import torch
 
 pytest.importorskip("trl")
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import bench_equality as equality
 import bench_inputs

@@ -8,14 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-
 import bench_equality as equality
 import bench_inputs
 import bench_rollout as rollout
+import pytest
+import torch
 
 POINT = bench_inputs.Point(visual=16, text=24, completion=6, group=2, prompts=2)
 

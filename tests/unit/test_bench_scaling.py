@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-
 import bench_scaling as scaling
+import pytest
 
 CASE = {"architecture": "qwen2_5_vl", "size": "tiny", "visual": 64, "steps": 2}
 SECONDS = {"one": [4.0, 6.0], "two": [2.0, 3.0], "beside": [5.0, 5.0]}

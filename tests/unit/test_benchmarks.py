@@ -10,22 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bench_equality as equality
+import bench_inputs
+import bench_plot
+import bench_profile
+import bench_runs
+import bench_step
+import bench_whole_step as whole
 import numpy as np
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.append(str(SCRIPTS))
-
-import bench_equality as equality  # noqa: E402
-import bench_inputs  # noqa: E402
-import bench_plot  # noqa: E402
-import bench_profile  # noqa: E402
-import bench_runs  # noqa: E402
-import bench_step  # noqa: E402
-import bench_whole_step as whole  # noqa: E402
-
-from mm_agrae.train.update import update  # noqa: E402
+from mm_agrae.train.update import update
 
 POINT = bench_inputs.Point(visual=16, text=24, completion=6, group=3, prompts=2)
 SETTING = equality.Setting(loss="cispo", beta=0.04, temperature=0.7)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 with patch.dict(os.environ):  # the script settles the environment of its processes
     import fault_parts

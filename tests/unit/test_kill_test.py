@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from kill_test import half_written
 

@@ -34,11 +34,11 @@ def exchanges(
     """What is said between engine and server, from the start to an update, and three refusals."""
     said: list[dict[str, Any]] = []
 
-    def ask(server: Server, method: str, path: str, body: bytes | None) -> Any:
+    def ask(server: Server, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
         entry: dict[str, Any] = {"method": method, "path": path, "body": brief(json.loads(body or b"{}"))}
         said.append(entry)
         try:
-            entry["answer"] = brief(ASK(server, method, path, body))
+            entry["answer"] = brief(ASK(server, method, path, body, timeout_s))
         except EngineError as error:
             entry["refused"] = str(error).partition("status ")[2][:3]
             raise
