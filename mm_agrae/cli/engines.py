@@ -94,11 +94,11 @@ def require_twins(config: RunConfig, session: Session, engine: Engine, samples: 
     for note in report.notes:
         session.log(f"twin check: {note}")
     if report.findings and config.engine.on_mismatch == "refuse":
-        raise EngineError(mismatch(report))
+        raise EngineError(_why_refused(report))
     for finding in report.findings:
         session.log(f"warning: twin check: {finding.text}")
 
 
-def mismatch(report: TwinReport) -> str:
+def _why_refused(report: TwinReport) -> str:
     """Why engine and trainer are no twins, one reason a line."""
     return "the engine is not the trainer's twin:\n" + "\n".join(f"  {finding.text}" for finding in report.findings)

@@ -21,11 +21,11 @@ from mm_agrae.engines.vllm_pixels import pictures_of
 from mm_agrae.engines.vllm_requests import (
     Choice,
     check_prompt,
+    drop_present_versions,
     sampling_params,
     strange_weights,
     to_completions,
     weights_label,
-    without_present,
 )
 from mm_agrae.engines.vllm_sync import Part, caches_to_reset, check_match, engine_dtype, weight_shapes, weights_of
 from mm_agrae.errors import ConfigError, EngineError
@@ -92,7 +92,7 @@ class VllmEngine:
             self.llm.sleep(level=SLEEP_LEVEL)
             self.asleep = {"weights", "kv_cache"}
         groups = [self._completions(prompt, sampling, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return without_present(groups, self.weights_version)
+        return drop_present_versions(groups, self.weights_version)
 
     def sync_weights(self, policy: Policy, *, version: int) -> None:
         """Sample from the policy's present weights from now on. Every process takes part."""

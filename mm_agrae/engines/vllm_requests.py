@@ -193,7 +193,7 @@ def to_completions(
     return made if expected == sampling.num_completions else made * sampling.num_completions
 
 
-def without_present(groups: Sequence[Sequence[Completion]], present: int) -> list[list[Completion]]:
+def drop_present_versions(groups: Sequence[Sequence[Completion]], present: int) -> list[list[Completion]]:
     """The completions, of which only those name weights that are not all the present ones."""
     return [
         [replace(one, weights_versions=()) if set(one.weights_versions) <= {present} else one for one in group]

@@ -23,13 +23,13 @@ from mm_agrae.engines.vllm_http import Server, ServerGoneError
 from mm_agrae.engines.vllm_requests import (
     GENERATE,
     Choice,
+    drop_present_versions,
     read_reply,
     request_body,
     sampling_params,
     strange_weights,
     to_completions,
     weights_label,
-    without_present,
 )
 from mm_agrae.engines.vllm_sync import Part, WeightFile, remove_older, write_weights
 from mm_agrae.engines.vllm_transfer import GpuTransfer, Servers
@@ -138,7 +138,7 @@ class VllmServerEngine:
         check_request(prompts, sampling, seeds)
         ask = partial(self._ask, sampling)
         groups = self.fleet.map(ask, list(zip(prompts, seeds, strict=True)), first=self.ranks.rank)
-        return without_present(groups, self.weights_version)
+        return drop_present_versions(groups, self.weights_version)
 
     def sync_weights(self, policy: Policy, *, version: int) -> None:
         """Send the policy's weights to all servers; completions under way go on with them. Every process takes part.

@@ -76,7 +76,7 @@ class HandOverEngine(WeightTransferEngine):
             raise
 
     def finish_weight_update(self) -> None:
-        with _without_word_of_what_stayed():
+        with _quiet_about_frozen_layers():
             finalize_layerwise_reload(self.model, self.model_config)
         refresh_heads(self.model)
 
@@ -104,7 +104,7 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextlib.contextmanager
-def _without_word_of_what_stayed() -> Iterator[None]:
+def _quiet_about_frozen_layers() -> Iterator[None]:
     """vLLM warns of every layer that got no weights; frozen ones get none."""
     log = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
     before = log.level

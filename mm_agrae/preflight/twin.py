@@ -98,7 +98,7 @@ class PromptTwin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Mismatch:
     """A difference that rounding does not explain; `text` says what it is, what it means and what to do."""
 
     kind: FindingKind
@@ -137,7 +137,7 @@ class TwinReport:
     picture_effect_engine_nats: float | None
     picture_effect_trainer_nats: float | None
     bound: Bound
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Mismatch, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -228,18 +228,18 @@ def _within(value: float | None, bound: float) -> bool:
     return value is None or value <= bound
 
 
-def _malformed(twins: Sequence[PromptTwin]) -> Iterator[Finding]:
+def _malformed(twins: Sequence[PromptTwin]) -> Iterator[Mismatch]:
     found = [f"{twin.place()}: {fault}" for twin in twins for fault in twin.malformed]
     if found:
         more = f" ({len(found)} completions in all)" if len(found) > 1 else ""
-        yield Finding(
+        yield Mismatch(
             kind="malformed",
             text=f"the engine's completions are broken{more}: {found[0]}. Use a version of the engine that is "
             "supported, and see that nothing between it and the trainer cuts its replies.",
         )
 
 
-def _gap(report: TwinReport, twins: Sequence[PromptTwin], temperature: float) -> Iterator[Finding]:
+def _gap(report: TwinReport, twins: Sequence[PromptTwin], temperature: float) -> Iterator[Mismatch]:
     """Prompts by themselves, too: one wrong engine of many hardly moves the mean over all of them."""
     mean, bound = report.gap_mean_nats, report.bound
     off = [twin for twin in twins if twin.excess(bound) > 1]
@@ -254,13 +254,13 @@ def _gap(report: TwinReport, twins: Sequence[PromptTwin], temperature: float) ->
             f"{len(twins)} prompts, and the mean over all is {mean:.3g}"
         )
     if temperature != 1.0 and _within(_mean(_gaps(off or twins, lambda twin: twin.untempered)), bound.mean_nats):
-        yield Finding(
+        yield Mismatch(
             kind="temperature",
             text=f"{said}. The engine's log-probabilities are those of temperature 1, not of rollout.temperature "
             f"{temperature:g}. Start the server with --logprobs-mode processed_logprobs.",
         )
         return
-    yield Finding(
+    yield Mismatch(
         kind="log-probs",
         text=f"{said}. The engine, or one of several, holds other weights, is given other prompts, or computes "
         "otherwise. See that it serves the model of model.path in the same precision; engine.max_logprob_gap_nats "
@@ -268,12 +268,12 @@ def _gap(report: TwinReport, twins: Sequence[PromptTwin], temperature: float) ->
     )
 
 
-def _greedy(report: TwinReport) -> Iterator[Finding]:
+def _greedy(report: TwinReport) -> Iterator[Mismatch]:
     # Two log-probabilities are compared, and each may be off by the bound of a token.
     lead, bound = report.greedy_lead_max_nats, 2 * report.bound.token_nats
     if _within(lead, bound):
         return
-    yield Finding(
+    yield Mismatch(
         kind="greedy",
         text=f"{100 * (report.greedy_agreement or 0):.4g} % of the engine's greedy tokens are the trainer's, and one "
         f"of the others is {lead:.3g} nats below it, more than a near tie ({bound:g}). The engine holds other "
@@ -281,11 +281,11 @@ def _greedy(report: TwinReport) -> Iterator[Finding]:
     )
 
 
-def _blind(twins: Sequence[PromptTwin], bound: Bound) -> Iterator[Finding]:
+def _blind(twins: Sequence[PromptTwin], bound: Bound) -> Iterator[Mismatch]:
     """Prompts of which grey pictures change nothing in the engine, although they do in the trainer."""
     unseen = [twin.place() for twin in twins if twin.picture and _is_unseen(twin.picture, bound)]
     if unseen:
-        yield Finding(
+        yield Mismatch(
             kind="pictures",
             text=f"grey pictures in place of the real ones change the trainer's log-probabilities and not the "
             f"engine's, in {len(unseen)} prompts (first: {unseen[0]}). The engine does not see the pictures, "

@@ -20,8 +20,6 @@ from mm_agrae.store.checkpoint import complete_checkpoints, prune
 from mm_agrae.store.run_dir import RunDir, step_name
 from mm_agrae.store.tracker import read_metrics
 
-LEARNS = "train"  # the job that measures; a warm start keeps its newest checkpoints
-
 
 def check_keep_best(config: RunConfig) -> None:
     """Refuse, before anything is loaded, a train.keep_best by which no checkpoint could be chosen.
@@ -67,7 +65,7 @@ def check_measured(config: RunConfig, step: int, metrics: Mapping[str, Any]) -> 
     )
 
 
-def check_lines(config: RunConfig, run_dir: RunDir) -> None:
+def check_measured_so_far(config: RunConfig, run_dir: RunDir) -> None:
     """The same of a run that goes on, whose train.keep_best may be another than it began with.
 
     Raises:
@@ -93,7 +91,7 @@ def keep_checkpoints(run_dir: RunDir, config: RunConfig, job: str) -> None:
 def name_best(run_dir: RunDir, config: RunConfig, job: str) -> None:
     """Write best.json where train.keep_best chooses a checkpoint; nothing is removed."""
     key = config.train.keep_best
-    if job != LEARNS or key is None or not run_dir.metrics.exists():
+    if job != "train" or key is None or not run_dir.metrics.exists():
         return
     steps = complete_checkpoints(run_dir.checkpoints)
     best = best_line(key, [line for line in read_metrics(run_dir.metrics) if line["step"] in steps])

@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from mm_agrae.errors import CheckpointError, ConfigError, DataError, EngineError, LostProcessError
 from mm_agrae.policy.load import pick_device
-from mm_agrae.train.launch import LAUNCH, num_launched
+from mm_agrae.train.launch import HOW_TO_LAUNCH, num_launched
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class World:
         if self.accelerator.num_processes != launched:
             raise ConfigError(
                 f"the launcher started {launched} processes, but {self.accelerator.num_processes} found each other: "
-                f"each would train alone. {LAUNCH}"
+                f"each would train alone. {HOW_TO_LAUNCH}"
             )
 
     @property

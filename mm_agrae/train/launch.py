@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mm_agrae.errors import ConfigError
 
-LAUNCH = "Launch with `torchrun --nproc_per_node N -m mm_agrae.cli.main train ...`, or unset WORLD_SIZE."
+HOW_TO_LAUNCH = "Launch with `torchrun --nproc_per_node N -m mm_agrae.cli.main train ...`, or unset WORLD_SIZE."
 # Accelerate would hold, cut or compute the model so if it were handed one; this trainer does all of that itself.
 FOREIGN = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -32,13 +32,13 @@ def num_launched(environment: Mapping[str, str]) -> int:
         # What `accelerate launch --cpu --num_processes 2` leaves behind: it asks for two and starts one.
         raise ConfigError(
             "MASTER_ADDR is set and WORLD_SIZE is not: a launcher was asked for several processes and started one, "
-            f"which would train alone. {LAUNCH} For a single process, unset MASTER_ADDR."
+            f"which would train alone. {HOW_TO_LAUNCH} For a single process, unset MASTER_ADDR."
         )
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if launched > 1 and missing:
         raise ConfigError(
             f"WORLD_SIZE is {launched}, but {', '.join(missing)} is not set, so the other processes cannot be "
-            f"found. {LAUNCH}"
+            f"found. {HOW_TO_LAUNCH}"
         )
     return launched
 

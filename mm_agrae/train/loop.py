@@ -26,7 +26,7 @@ from mm_agrae.train.experience import Experience, experience
 from mm_agrae.train.progress import Progress
 from mm_agrae.train.sampling import Sampled, sample_groups
 from mm_agrae.train.session import Draw, Session
-from mm_agrae.train.sharding import held_by
+from mm_agrae.train.sharding import shard_if_asked
 from mm_agrae.train.update import Learner, update
 
 
@@ -124,7 +124,7 @@ def _reference(session: Session) -> Policy | None:
     if config.model.lora:
         return policy
     reference = load_policy(config.model, policy.device, trained=False, log=lambda line: None)  # the policy has said it
-    return held_by(share_tower(reference, policy), config.train, session.world, lambda line: None)
+    return shard_if_asked(share_tower(reference, policy), config.train, session.world, lambda line: None)
 
 
 def _sample(session: Session, parts: Parts, draw: Draw, feed: Feed, max_rounds: int) -> Sampled:
@@ -184,7 +184,7 @@ def _tell_skips(session: Session, num_skipped: int) -> None:
         session.save()
         file = session.run_dir.rollouts_at(session.step)
         batch = f"Its batch is in {file}, for `mm-agrae lab replay {file}`."
-        raise session.skips.ends(session.run_dir.path, step=session.step, batch=batch)
+        raise session.skips.error(session.run_dir.path, step=session.step, batch=batch)
 
 
 def _costs(session: Session, sampled: Sampled, outcome: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from mm_agrae.store.lock import hold
 from mm_agrae.store.provenance import environment
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import Tracker
-from mm_agrae.train.best import LEARNS, check_keep_best, check_lines, check_measured, name_best
+from mm_agrae.train.best import check_keep_best, check_measured, check_measured_so_far, name_best
 from mm_agrae.train.distributed import World
 from mm_agrae.train.facts import open_tracker, write_facts
 from mm_agrae.train.hosts import check_alike, check_start, check_weights
@@ -39,7 +39,7 @@ from mm_agrae.train.resuming import (
     tell_changes,
 )
 from mm_agrae.train.saving import MODEL_FOLDER, computed_on, gather, read_optimizer, write_checkpoint
-from mm_agrae.train.sharding import held_by, is_sharded
+from mm_agrae.train.sharding import is_sharded, shard_if_asked
 from mm_agrae.train.skips import Skips
 from mm_agrae.train.supervision import Place, Watch
 
@@ -114,7 +114,7 @@ class Session:
         Raises:
             ConfigError: The metric of train.keep_best is not among them, at the first step where it had to be.
         """
-        if self.job == LEARNS:
+        if self.job == "train":
             check_measured(self.config, self.step, metrics)
         if self.tracker:
             self.tracker.log(self.step, metrics)
@@ -221,13 +221,13 @@ def open_session(
     world = join(config)
     say = log if world.is_main else lambda line: None
     check_start(world, config, out, job=job, resume=resume)
-    if job == LEARNS:
+    if job == "train":
         check_keep_best(config)
     run_dir = existing_run(out, config, say) if resume else None
     lock = _hold(run_dir, world, say) if run_dir else None
     left = find_left(run_dir, job, world) if run_dir else None
-    if left and job == LEARNS:
-        check_lines(config, left.run_dir)
+    if left and job == "train":
+        check_measured_so_far(config, left.run_dir)
     config = stored_as(config, left)
     with shortage_told("load", config, lambda: "while the model was loaded"):
         policy, optimizer = _load(config, job, world, left, say)
@@ -294,7 +294,7 @@ def _load(
     check_weights(world, policy)
     if job == "eval":
         return policy, None
-    policy = held_by(policy, config.train, world, log)
+    policy = shard_if_asked(policy, config.train, world, log)
     settings = config.sft.optim if job == "sft" else config.train.optim
     optimizer = make_optimizer(policy.trainable(), settings, masters=policy.masters)
     if left:

@@ -67,7 +67,9 @@ def _fine_tune(session: Session, samples: Sequence[Sample]) -> None:
         if session.skips.is_over:
             ids = session.world.collect([row.prompt.sample.id for row in rows])
             session.save()
-            raise session.skips.ends(session.run_dir.path, step=session.step, batch=f"It learnt from {', '.join(ids)}.")
+            raise session.skips.error(
+                session.run_dir.path, step=session.step, batch=f"It learnt from {', '.join(ids)}."
+            )
         session.save_if_due(config.sft.num_steps)
 
 

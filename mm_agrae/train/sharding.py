@@ -16,7 +16,7 @@ def is_sharded(config: TrainConfig, world: World) -> bool:
     return config.sharding != "none" and world.size > 1
 
 
-def held_by(policy: Policy, config: TrainConfig, world: World, log: Callable[[str], None]) -> Policy:
+def shard_if_asked(policy: Policy, config: TrainConfig, world: World, log: Callable[[str], None]) -> Policy:
     """A policy that every process holds whole, or that is shared out in place.
 
     Args:

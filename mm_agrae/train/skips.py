@@ -25,7 +25,7 @@ class Skips:
         self.in_a_row = 0 if taken else self.in_a_row + 1
         self.is_over |= self.in_a_row > self.limit
 
-    def ends(self, run: Path, *, step: int, batch: str) -> FloatingPointError:
+    def error(self, run: Path, *, step: int, batch: str) -> FloatingPointError:
         """Why a run ends.
 
         Args:

@@ -63,19 +63,19 @@ class _Present:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Threads:
+class _Signals:
     """How the two threads of a watch call each other.
 
     Attributes:
-        look: Wakes the thread of the clock.
-        keep: Wakes the thread of the files.
-        called: Another rank found a stall.
+        wake_clock: The thread of the clock is to look now.
+        wake_files: The thread of the files is.
+        stalled_elsewhere: Another rank found a stall.
         told: Everything about it is in the files, or nothing more comes.
     """
 
-    look: threading.Event = field(default_factory=threading.Event)
-    keep: threading.Event = field(default_factory=threading.Event)
-    called: threading.Event = field(default_factory=threading.Event)
+    wake_clock: threading.Event = field(default_factory=threading.Event)
+    wake_files: threading.Event = field(default_factory=threading.Event)
+    stalled_elsewhere: threading.Event = field(default_factory=threading.Event)
     told: threading.Event = field(default_factory=threading.Event)
 
 
@@ -144,56 +144,56 @@ class Watch:
             finally:
                 self._present = _now(outer.phase)
             return
-        self._over, threads = None, _Threads()
-        looks = threading.Thread(target=self._look, args=(threads,), name="supervision", daemon=True)
-        keeps = threading.Thread(target=self._keep, args=(threads,), name="supervision files", daemon=True)
+        self._over, signals = None, _Signals()
+        looks = threading.Thread(target=self._run_clock, args=(signals,), name="supervision", daemon=True)
+        keeps = threading.Thread(target=self._run_files, args=(signals,), name="supervision files", daemon=True)
         looks.start()
         keeps.start()
         try:
             yield
         finally:
             self._present = None
-            threads.look.set()
-            threads.keep.set()
+            signals.wake_clock.set()
+            signals.wake_files.set()
             looks.join()
             keeps.join(_FILES_S)
 
-    def _look(self, threads: _Threads) -> None:
+    def _run_clock(self, signals: _Signals) -> None:
         """The thread of the clock: until the watch stops or the run has stalled. Nothing here can hold it."""
         while (present := self._present) is not None:
             if present.seconds > self._config.supervision.limit_s(present.phase):
                 self._over = present
-            if self._over or threads.called.is_set():
-                self._finish(threads)
+            if self._over or signals.stalled_elsewhere.is_set():
+                self._finish(signals)
                 return
-            threads.look.wait(self._interval_s)
+            signals.wake_clock.wait(self._interval_s)
 
-    def _finish(self, threads: _Threads) -> None:
+    def _finish(self, signals: _Signals) -> None:
         """Give the other thread its time to tell of the stall, and end."""
         try:
-            threads.keep.set()
-            if not threads.told.wait(self._patience_s + _FILES_S):
+            signals.wake_files.set()
+            if not signals.told.wait(self._patience_s + _FILES_S):
                 _within(1.0, self._say_without_files)
         finally:
             self._end(STALLED)
 
-    def _keep(self, threads: _Threads) -> None:
+    def _run_files(self, signals: _Signals) -> None:
         """The thread of the files: keeps the entry of this rank, looks for stalls of others, tells of its own."""
         try:
             while self._over is None and (present := self._present) is not None:
                 self._write(present.name, present.seconds)
                 if os.path.exists(self._marker):
-                    threads.called.set()
-                    threads.look.set()
+                    signals.stalled_elsewhere.set()
+                    signals.wake_clock.set()
                     self._follow()
                     return
-                threads.keep.wait(self._interval_s)
+                signals.wake_files.wait(self._interval_s)
             if self._over:
                 self._lead(self._over)
             else:
                 self._write("ended", 0.0)
         finally:
-            threads.told.set()
+            signals.told.set()
 
     def _lead(self, present: _Present) -> None:
         """The first rank that finds a stall: tell the others, wait for their stacks, print the table."""

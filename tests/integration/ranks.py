@@ -43,7 +43,7 @@ from mm_agrae.train.balance import balanced
 from mm_agrae.train.distributed import World
 from mm_agrae.train.experience import Experience, experience
 from mm_agrae.train.sampling import sample_groups
-from mm_agrae.train.sharding import held_by
+from mm_agrae.train.sharding import shard_if_asked
 from mm_agrae.train.update import Learner, update
 
 # Of each group: whether it is shown, completion lengths, which completions are correct. Two updates of four groups.
@@ -253,7 +253,7 @@ def main(out: str, *jobs: str) -> None:
         folder, *flags = what.split("+")
         torch.manual_seed(0)  # adapters
         settings = settings_of(flags)
-        policy = held_by(load(folder, flags), settings, world, print)
+        policy = shard_if_asked(load(folder, flags), settings, world, print)
         found[name] = learn(policy, world, settings, count=count_of(flags))
     if world.is_main:
         torch.save(found, Path(out))

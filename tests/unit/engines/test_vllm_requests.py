@@ -12,11 +12,11 @@ from mm_agrae.engines.vllm_pixels import Raw, features, pack, pictures_of
 from mm_agrae.engines.vllm_requests import (
     Choice,
     check_prompt,
+    drop_present_versions,
     read_reply,
     request_body,
     sampling_params,
     to_completions,
-    without_present,
 )
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.load import Policy
@@ -203,8 +203,8 @@ def test_tokens_of_other_weights_are_told_apart(policy: Policy, prompt: Rendered
     first, second = complete(policy, prompt, [mixed, choice(policy)])
     assert first.weights_versions == (3, 4, 4)
     assert second.weights_versions == (3, 3, 3)
-    assert [one.weights_versions for one in without_present([[first, second]], 3)[0]] == [(3, 4, 4), ()]
-    assert without_present([[first, second]], 4) == [[first, second]]
+    assert [one.weights_versions for one in drop_present_versions([[first, second]], 3)[0]] == [(3, 4, 4), ()]
+    assert drop_present_versions([[first, second]], 4) == [[first, second]]
 
 
 @pytest.mark.parametrize(
