@@ -37,6 +37,7 @@ import bench_whole_step as whole
 import same_run
 import torch
 from bench_runs import Runs, arguments
+from processes import torchrun
 
 from mm_agrae.data.dataset import open_dataset
 from mm_agrae.store.run_dir import RunDir
@@ -125,8 +126,7 @@ def measure_one(case: whole.Case) -> dict[str, Any]:
 
 
 def launch(folder: Path, case: whole.Case, num_processes: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    command += [__file__, "--rank-in", str(folder), json.dumps(asdict(case))]
+    command = torchrun(num_processes, __file__, "--rank-in", folder, json.dumps(asdict(case)))
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

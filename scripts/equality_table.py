@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ sys.path.append(str(TESTS))
 
 import torch  # noqa: E402
 from colours import colour_sample, told  # noqa: E402
+from processes import environment, torchrun  # noqa: E402
 
 from mm_agrae.policy.tiny import build_model_folder  # noqa: E402
 
@@ -75,12 +75,7 @@ def found_by(num_processes: int, folder: Path, ways: Sequence[str]) -> dict[str,
     """What ranks.learn finds, by the way."""
     out = folder / f"found_by_{num_processes}.pt"
     jobs = [f"{way}={folder / way.partition('+')[0]}{''.join(way.partition('+')[1:])}" for way in ways]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    subprocess.run(
-        [sys.executable, *launcher, str(TESTS / "ranks.py"), str(out), *jobs],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parents[1])},
-        check=True,
-    )
+    subprocess.run(torchrun(num_processes, TESTS / "ranks.py", out, *jobs), env=environment(), check=True)
     return torch.load(out, weights_only=False)  # written by the line above
 
 

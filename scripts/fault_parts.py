@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "unit" / "en
 import run_files
 from fault_rows import Bench, Row, await_step, difference, how
 from faults import Ended
+from processes import free_port
 
 from mm_agrae.records import Verdict
 from mm_agrae.store.run_dir import RunDir
@@ -156,9 +156,7 @@ def left_alone(bench: Bench) -> tuple[RunDir, float, Ended]:
 
 def served(bench: Bench, name: str, harm: Harm) -> tuple[RunDir, float, Ended]:
     """A run with rollouts from a server: what it left, the seconds from the harm after step 2 to step 4, its end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def start() -> BaseProcess:
         process = bench.launcher.context.Process(target=serve, args=(port,))

@@ -8,15 +8,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
 
+import faults
 import run_files
 from colours import colour_sample, cut_short_after, write_colours
 from faults import FILLER, Ended, Fault, Kind, Launcher, Running, as_argument, resumed_after
+from processes import environment, small_disk, torchrun
 
 from mm_agrae.store.checkpoint import latest_checkpoint
 from mm_agrae.store.run_dir import RunDir
@@ -82,19 +83,15 @@ def single(bench: Bench, name: str, kind: Kind, phase: str, step: int, *, says: 
 def full_disk(bench: Bench, name: str, step: int, *, says: str, settings: tuple[str, ...] = ()) -> Row:
     """Nothing fits on the disk of the run any more, then its owner makes room."""
     disk = bench.folder / name.replace(" ", "_")
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        ended = "not tried: root alone can mount a small disk"
-        return Row(fault=name, ended=ended, lost="not measured", repeated=0, recover_s=None, holds=None)
-    try:
+    with small_disk(disk, 100) as mounted:
+        if not mounted:
+            untried = "not tried: root alone can mount a small disk"
+            return Row(fault=name, ended=untried, lost="not measured", repeated=0, recover_s=None, holds=None)
         out = disk / "run"
         fault = bench.fault(out, "full_disk", "save", step)
-        ended_run = bench.launcher.run(*bench.words(out, *settings), fault=fault)
+        ended = bench.launcher.run(*bench.words(out, *settings), fault=fault)
         (disk / FILLER).unlink()
-        return recovered(bench, name, out, ended_run, fault, holds=ended_run.status == TOLD and says in ended_run.said)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        return recovered(bench, name, out, ended, fault, holds=ended.status == TOLD and says in ended.said)
 
 
 def recovered(bench: Bench, name: str, out: Path, ended: Ended, fault: Fault, *, holds: bool) -> Row:
@@ -173,8 +170,7 @@ def killed_rank(bench: Bench, *, name: str = "rank killed, under torchrun") -> R
     """The agent of torchrun ends the other rank."""
     out = bench.folder / "killed_rank"
     fault = bench.fault(out, "kill", "update", 3, rank=1)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "scripts" / "faults.py"), as_argument(fault), *bench.words(out)]
+    command = torchrun(2, faults.__file__, as_argument(fault), *bench.words(out))
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment())
     ended = Ended(status=done.returncode, said=done.stderr)
     return resumed_by_two(bench, name, out, ended, fault, holds=done.returncode == 1)
@@ -209,10 +205,6 @@ def resumed_by_two(bench: Bench, name: str, out: Path, ended: Ended, fault: Faul
         recover_s=made - float(Path(fault.mark).read_text(encoding="utf-8")),
         holds=holds and not lost,
     )
-
-
-def environment() -> Mapping[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
 
 
 def one_nan(bench: Bench) -> Row:

@@ -27,8 +27,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-# Before torch is imported, here and in the processes that inherit it: one thread, no network.
-os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+from processes import environment
+
+os.environ |= environment()  # before torch is imported, which reads it then, here and in the processes that inherit it
 
 import fault_parts as parts
 import fault_rows as rows

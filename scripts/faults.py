@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -23,8 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from processes import environment, free_port
+
 PRELOAD = ["mm_agrae.cli.main", "mm_agrae.cli.jobs", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
-LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 FILLER = "filler"  # what takes the last room on a disk
 Kind = Literal["kill", "kill_in_checkpoint", "hang", "memory", "full_disk", "nan", "nan_for_ever"]
 
@@ -108,10 +108,8 @@ class Launcher:
 
     def start_two(self, *words: str | Path, fault: Fault) -> list[Running]:
         """Two ranks of one run, without an agent that would end one when the other has died."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        shared["MASTER_PORT"] = str(free_port())
         return [
             self.start(*words, fault=fault, place={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in (0, 1)
@@ -150,9 +148,9 @@ def _command_line(words: Sequence[str]) -> NoReturn:
 def _child(words: list[str], log: str, fault: Fault | None, place: dict[str, str]) -> None:
     import torch
 
-    for name in LAUNCH:
-        os.environ.pop(name, None)
-    os.environ.update({"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", **place})
+    settled = environment() | place
+    os.environ.clear()
+    os.environ.update(settled)
     torch.set_num_threads(1)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):

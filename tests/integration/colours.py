@@ -1,10 +1,7 @@
-"""A little world of coloured squares: problems to see and to read, a recipe, and the command line as a process."""
+"""A little world of coloured squares: problems to see and to read, and a recipe."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,16 +67,3 @@ def cut_short_after(step: int, out: Path, *, seed: int = 0) -> Path:
     samples = [colour_sample(index) for index in range(12)]
     samples[place] = replace(samples[place], id="broken", images=(samples[place].images[0][:60],))
     return write_colours(out, samples)
-
-
-def environment() -> dict[str, str]:
-    """Of a real process: one thread, no network, no launcher around it."""
-    ours = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
-    theirs = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "WANDB_MODE"}
-    return {name: value for name, value in os.environ.items() if name not in theirs} | ours
-
-
-def mm_agrae(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    command = [sys.executable, "-m", "mm_agrae.cli.main", *map(str, words)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import run_files
 import torch
-from colours import RECIPE, colour_sample, cut_short_after, mm_agrae, write_colours
+from colours import RECIPE, colour_sample, cut_short_after, write_colours
+from launches import mm_agrae
 from safetensors.torch import save_file
 
 import mm_agrae.cli.main as command_line
@@ -238,8 +239,8 @@ def test_what_a_resumed_run_finds_changed(
     write(1)
     now = [sample.id for sample in open_dataset(data, "train")]
     said = refused(*resume)
-    assert f"learnt from 12 samples, {first[0]} to {first[-1]}, but " in said
-    assert f"data.train now holds 12 samples, {now[0]} to {now[-1]}" in said
+    assert "run was not made from what is there now:\n  data.train 12 samples, " in said
+    assert f" {first[0]} to {first[-1]} -> 12 samples, {now[0]} to {now[-1]}\n" in said
     write(0)
     accepted(monkeypatch, *resume)
 

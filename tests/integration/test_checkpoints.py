@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 import run_files
 from typer.testing import CliRunner
@@ -85,13 +86,10 @@ def test_a_checkpoint_says_what_it_was_computed_on(recipe: Path, straight: RunDi
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that has room for one checkpoint and not for two."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a file system can be mounted by root alone")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with processes.small_disk(tmp_path / "disk", 20) as mounted:
+        if not mounted:
+            pytest.skip("a file system can be mounted by root alone")
+        yield tmp_path / "disk"
 
 
 def test_a_disk_that_is_full_while_saving(recipe: Path, straight: RunDir, small_disk: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import run_files
-from colours import environment
+from processes import environment
 
 import mm_agrae.cli.main as command_line
 from mm_agrae.cli.jobs import run_train

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import run_files
-from colours import environment
+from processes import environment
 
 import mm_agrae.evaluate.run as evaluate_run
 from mm_agrae.cli.evaluate import eval_diff, rescore

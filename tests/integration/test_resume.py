@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import run_files
 import torch
-from colours import environment
+from processes import environment
 
 import mm_agrae.train.session as session_module
 from mm_agrae.cli.jobs import run_sft, run_train

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from test_two_processes import two_processes
+from launches import two_processes
 
 from mm_agrae.train.distributed import World
 

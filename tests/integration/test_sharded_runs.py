@@ -9,9 +9,10 @@ from pathlib import Path
 import commands
 import pytest
 import run_files
+import same_run
 import torch
+from launches import two_processes
 from safetensors.torch import load_file
-from test_two_processes import same_run, two_processes
 
 from mm_agrae.cli.jobs import run_sft, run_train
 from mm_agrae.store.run_dir import RunDir

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import run_files
 import same_run
-from colours import cut_short_after, environment
+from colours import cut_short_after
+from launches import COMMAND_LINE, accelerate_launch, launched, two_processes
 from safetensors.torch import load_file, save_file
 
 from mm_agrae.cli.jobs import run_train
@@ -18,29 +18,6 @@ from mm_agrae.store.run_dir import RunDir
 
 # 3 prompts on 2 processes: an uneven tail, and with every third problem in words, ranks with pictures and without.
 SETTINGS = ["train.num_steps=3", "evaluate.num_samples=2", "algorithm.beta=0.02", "train.updates_per_rollout=3"]
-
-
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / "configs" / "accelerate" / "two_cpu_processes.yaml"
-
-
-def torchrun(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Two processes of the command line on a free port."""
-    return two_processes("-m", "mm_agrae.cli.main", *words)
-
-
-def two_processes(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return launched("torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words)
-
-
-def accelerate_launch(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The same, as the launch file starts them."""
-    launcher = ("accelerate.commands.launch", "--config_file", LAUNCH_FILE, "--main_process_port", "0")
-    return launched(*launcher, "-m", "mm_agrae.cli.main", *words)
-
-
-def launched(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *map(str, words)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
@@ -62,7 +39,7 @@ def test_two_processes_sample_again_as_one(recipe: Path, tmp_path: Path) -> None
         *("algorithm.preset=dapo", "algorithm.weighting=[agrae,hadw]", "algorithm.trust_region=elastic"),
     ]
     alone = run_train(recipe, settings, tmp_path / "one", False, lambda line: None)
-    ended = torchrun("train", recipe, *settings, "--out", tmp_path / "two")
+    ended = two_processes(*COMMAND_LINE, "train", recipe, *settings, "--out", tmp_path / "two")
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert same_run.differences(RunDir.open(tmp_path / "two"), alone) == []
     assert any(line["rollout/sampling_rounds"] > 1 for line in run_files.metrics(alone)[1:])
@@ -72,7 +49,7 @@ def test_a_problem_of_one_process_stops_both(recipe: Path, mixed_data: Path, tmp
     """A picture cut short is found by the one process that decodes it."""
     data = cut_short_after(2, tmp_path / "data")
     out = tmp_path / "run"
-    ended = torchrun("train", recipe, f"data.train.path={data}", "--out", out)
+    ended = two_processes(*COMMAND_LINE, "train", recipe, f"data.train.path={data}", "--out", out)
     assert ended.returncode != 0
     assert "cannot be decoded" in ended.stderr
     assert "The run is saved up to step" in ended.stderr
@@ -117,8 +94,9 @@ def test_processes_that_do_not_start_alike_are_refused(
 
 def test_a_launcher_that_starts_one_of_two(recipe: Path, tmp_path: Path) -> None:
     """accelerate's own command, asked for two processes without a GPU."""
-    launcher = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    ended = launched(*launcher.split(), "-m", "mm_agrae.cli.main", "train", recipe, "--out", tmp_path / "run")
+    launcher = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    words = (*COMMAND_LINE, "train", recipe, "--out", tmp_path / "run")
+    ended = launched(sys.executable, *launcher.split(), *words)
     assert ended.returncode != 0
     assert "error: MASTER_ADDR is set and WORLD_SIZE is not" in ended.stderr
     assert not (tmp_path / "run").exists()
