@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mm_agrae.errors import ConfigError, DataError, EngineError
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.session import Session
-from tests.unit.preflight.engines import Meeting, Rank
+from tests.thread_ranks import Rank, on_ranks
 
 
 @pytest.fixture
@@ -210,14 +209,13 @@ def test_an_engine_that_fails_on_one_rank_ends_the_look_on_all(
         return Ready(session.world.rank)
 
     monkeypatch.setattr(checkup, "make_engine", make)
-    meeting, config = Meeting(2), load_config(recipe)
+    config = load_config(recipe)
 
-    def look(rank: int) -> list[str]:
-        opened: Any = Opened(Rank(rank, meeting))
+    def look(rank: Rank) -> list[str]:
+        opened: Any = Opened(rank)
         return [str(line) for line in checkup.engine_lines(config, opened, [])]
 
-    with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(look, range(2))) == [[f"wrong   engine: rank {failing}: no memory for vLLM"]] * 2
+    assert on_ranks(2, look) == [[f"wrong   engine: rank {failing}: no memory for vLLM"]] * 2
     assert closed == [1 - failing]
 
 

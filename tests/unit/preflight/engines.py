@@ -1,12 +1,11 @@
-"""A model that looks at its pictures, engines that are almost its twins, and ranks that are threads."""
+"""A model that looks at its pictures, and engines that are almost its twins."""
 
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -14,7 +13,6 @@ from mm_agrae.engines.transformers_engine import TransformersEngine
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
 
-T = TypeVar("T")
 Asked = Callable[[Sequence[RenderedPrompt], Sampling], tuple[Sequence[RenderedPrompt], Sampling]]
 
 
@@ -116,48 +114,3 @@ def without_the_first_token(completion: Completion) -> Completion:
 
 def without_a_logprob(completion: Completion) -> Completion:
     return replace(completion, logprobs=completion.logprobs[1:])
-
-
-@dataclass
-class Meeting:
-    """Where the threads of one world exchange what they have."""
-
-    size: int
-    parts: dict[int, list[Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(self.size, timeout=60)
-
-
-@dataclass
-class Rank:
-    """One thread's view of a world of threads."""
-
-    rank: int
-    meeting: Meeting
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-    @property
-    def size(self) -> int:
-        return self.meeting.size
-
-    def share(self, items: Sequence[T]) -> list[T]:
-        return list(items[self.rank :: self.size])
-
-    def collect(self, mine: Sequence[T]) -> list[T]:
-        self.meeting.parts[self.rank] = list(mine)
-        self.meeting.barrier.wait()
-        parts = [self.meeting.parts[rank] for rank in range(self.size)]
-        self.meeting.barrier.wait()
-        total = sum(map(len, parts))
-        return [parts[index % self.size][index // self.size] for index in range(total)]
-
-    def broadcast(self, value: T) -> T:
-        return self.collect([value])[0]
-
-
-def alone() -> Rank:
-    return Rank(0, Meeting(1))

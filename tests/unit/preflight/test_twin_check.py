@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import engines
 import numpy as np
 import pytest
 import torch
-from engines import Altered, Meeting, Rank, alone, sharpened
+from engines import Altered, sharpened
 
 from mm_agrae.config.load import parse_config
 from mm_agrae.data.dataset import open_dataset
@@ -24,6 +23,7 @@ from mm_agrae.policy.load import Policy
 from mm_agrae.preflight.twin import TwinReport
 from mm_agrae.preflight.twin_check import LOOK, NUM_PROMPTS, check_twins, first_prompts
 from mm_agrae.records import Sample
+from tests.thread_ranks import Meeting, Rank, alone, on_ranks
 
 Make = Callable[[Policy], Engine]
 
@@ -210,16 +210,9 @@ def test_every_server_is_asked(sees: Feed, pictures: Sequence[Sample]) -> None:
 
 def on_two_ranks(engine_of: Callable[[int], Engine], feed: Feed, samples: Sequence[Sample]) -> list[Any]:
     """What check_twins returns, or the error that it raises, on each of two ranks."""
-    meeting = Meeting(2)
-
-    def run(rank: int) -> TwinReport | EngineError | DataError:
-        try:
-            return check_twins(engine_of(rank), feed, samples, Rank(rank, meeting))
-        except (EngineError, DataError) as error:
-            return error
-
-    with ThreadPoolExecutor(2) as threads:
-        return list(threads.map(run, range(2)))
+    return on_ranks(
+        2, lambda rank: check_twins(engine_of(rank.rank), feed, samples, rank), stops=(EngineError, DataError)
+    )
 
 
 def test_ranks_ask_about_prompts_of_their_own_and_agree_on_the_findings(sees: Feed, pictures: Sequence[Sample]) -> None:
