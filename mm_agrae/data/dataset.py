@@ -10,7 +10,8 @@ import shutil
 import uuid
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ def write_dataset(
 class Dataset:
     """The samples of one split, read from disk one row group at a time. Images stay encoded."""
 
-    def __init__(self, file: pq.ParquetFile) -> None:
+    def __init__(self, file: pq.ParquetFile, sha256: str) -> None:
+        self.sha256 = sha256  # of the file, as the manifest has it
         self._file = file
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         self._starts = [0, *accumulate(sizes)]
@@ -170,7 +172,23 @@ def open_dataset(path: Path, split: str) -> Dataset:
             f"{path / described.file} has {num_bytes} bytes, but the manifest says {described.num_bytes}. The file was "
             "changed after it was written: restore it, or write the data set again."
         )
-    return Dataset(file)
+    return Dataset(file, described.sha256)
+
+
+def content_mark(samples: Dataset | Sequence[Sample]) -> str:
+    """A mark of everything that samples hold, in their order.
+
+    Of a whole split it is the hash of its file that the manifest has, and nothing is read; a list is read through.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    if isinstance(samples, Dataset):
+        return samples.sha256[:16]
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{content_hash(sample)} {replace(sample, images=())}\x1e".encode())
+    return digest.hexdigest()[:16]
 
 
 class _Ledger:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
 
 import torch
 
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.marks import processor_mark
 
 
 def model_digest(policy: Policy) -> str:
@@ -25,13 +24,6 @@ def model_digest(policy: Policy) -> str:
         digest.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
-    ends = [sorted(policy.banned_token_ids), sorted(policy.eos_token_ids), policy.precision]
-    digest.update(json.dumps(ends).encode())
+    digest.update(f"{processor_mark(policy)} {policy.precision}".encode())
     digest.update(policy.inner.config.to_json_string(use_diff=False).encode())
-    with tempfile.TemporaryDirectory() as folder:
-        policy.processor.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(folder).as_posix()}\x1f".encode())
-                digest.update(path.read_bytes())
     return digest.hexdigest()

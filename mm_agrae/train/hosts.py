@@ -6,25 +6,19 @@ differs would not fail: the processes would wait for each other for ever, or add
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
-
-import torch
-from torch import Tensor
 
 from mm_agrae.config import RunConfig
 from mm_agrae.config.flat import flat
 from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.marks import processor_mark, weights_mark
 from mm_agrae.store.provenance import environment
 from mm_agrae.train.distributed import World
-
-# Elements that are widened to 64 bits at a time.
-STRETCH = 16 * 1024 * 1024
 
 
 def check_start(world: World, config: RunConfig, out: Path | None, *, job: str, resume: bool) -> None:
@@ -54,14 +48,15 @@ def check_start(world: World, config: RunConfig, out: Path | None, *, job: str, 
     check_shared(world, out or Path(config.output_dir))
 
 
-def check_weights(world: World, policy: Policy) -> None:
+def check_model(world: World, policy: Policy) -> None:
     """See that all processes loaded the same model; to be called before they share out its weights.
 
     Raises:
         ConfigError: They did not.
     """
     if world.size > 1:
-        check_alike(world, {"weights of model.path": weights_mark(policy.model.named_parameters())})
+        weights = weights_mark(policy.model.named_parameters())
+        check_alike(world, {"weights of model.path": weights, "processor of model.path": processor_mark(policy)})
 
 
 def check_alike(world: World, facts: Mapping[str, str]) -> None:
@@ -111,22 +106,6 @@ def check_shared(world: World, folder: Path) -> None:
         )
 
 
-def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """A short mark of all weights: equal weights have equal marks, on every device.
-
-    Σ i · bits of element i, modulo 2^64, of each stretch of each tensor: a GPU needs little time for billions of
-    weights. It is made to notice another model, another revision or a broken copy, not somebody who deceives it.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in weights:
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
-        for stretch in bits.split(STRETCH):
-            places = torch.arange(1, len(stretch) + 1, device=stretch.device)
-            digest.update(f" {int((stretch * places).sum())}".encode())
-    return digest.hexdigest()[:16]
-
-
 def _check_work(world: World, config: RunConfig, job: str) -> None:
     """With weights in pieces every process must compute in every update."""
     work = {
@@ -154,6 +133,3 @@ def _leave_mark(folder: Path) -> Path:
             "it, or name another place by output_dir or --out."
         ) from error
     return mark
-
-
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

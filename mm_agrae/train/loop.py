@@ -16,6 +16,7 @@ from mm_agrae.estimator import assemble
 from mm_agrae.policy.feed import Cursor, Feed
 from mm_agrae.policy.flops import model_shape
 from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.marks import weights_mark
 from mm_agrae.policy.vision import share_tower
 from mm_agrae.records import RenderedPrompt, Sample, Sampling
 from mm_agrae.rollout import Harvest, Judge, rollout
@@ -56,7 +57,7 @@ def train(session: Session, parts: Parts) -> None:
 
 
 def _train(session: Session, parts: Parts) -> None:
-    session.fix_data(parts.samples)
+    session.bind_data(parts.samples)
     config = session.config
     learner = make_learner(session)
     shape = model_shape(session.policy)
@@ -124,6 +125,7 @@ def _reference(session: Session) -> Policy | None:
     if config.model.lora:
         return policy
     reference = load_policy(config.model, policy.device, trained=False, log=lambda line: None)  # the policy has said it
+    session.bind({"weights of the reference": weights_mark(reference.model.named_parameters())})
     return shard_if_asked(share_tower(reference, policy), config.train, session.world, lambda line: None)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 from uuid import uuid4
@@ -12,10 +12,12 @@ from uuid import uuid4
 import torch
 
 from mm_agrae.config import RunConfig
+from mm_agrae.data.dataset import content_mark
 from mm_agrae.errors import CheckpointError, ConfigError, DataError
 from mm_agrae.estimator import START, EstimatorState
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.load import Policy, load_policy
+from mm_agrae.policy.marks import processor_mark, weights_mark
 from mm_agrae.policy.optim import make_optimizer
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.seeding import seed_for
@@ -26,11 +28,12 @@ from mm_agrae.store.tracker import Tracker
 from mm_agrae.train.best import check_keep_best, check_measured, check_measured_so_far, name_best
 from mm_agrae.train.distributed import World
 from mm_agrae.train.facts import open_tracker, write_facts
-from mm_agrae.train.hosts import check_alike, check_start, check_weights
+from mm_agrae.train.hosts import check_alike, check_model, check_start
 from mm_agrae.train.memory import shortage_told
 from mm_agrae.train.resuming import (
     Left,
     arithmetic_of,
+    changes,
     check_arithmetic,
     existing_run,
     find_left,
@@ -68,7 +71,8 @@ class Session:
         step: Steps done.
         cursor: Place in the training data.
         estimator: What the algorithm remembers of earlier batches.
-        data: What the training data looked like at the first step; the cursor means nothing in other data.
+        made_from: Marks of what is read anew at every start and must be what it was at the first: data, and weights
+            that no checkpoint holds.
         saved: Step of the newest checkpoint.
         stop_after: Step to stop after, short of the job's own number; None makes them all.
         lock: Keeps other launches out of the run; on the main process only.
@@ -87,26 +91,44 @@ class Session:
     watch: Watch
     skips: Skips
     estimator: EstimatorState = START
-    data: str | None = None
+    made_from: Mapping[str, str] = field(default_factory=dict)
     saved: int | None = None
     stop_after: int | None = None
     lock: IO[str] | None = None
 
-    def fix_data(self, samples: Sequence[Sample]) -> None:
-        """Bind the run to its training data.
+    def bind(self, facts: Mapping[str, str]) -> None:
+        """Bind the run to what it is made from.
+
+        Args:
+            facts: Marks, by what they are of.
 
         Raises:
-            CheckpointError: A resumed run meets other data than it began with.
-            ConfigError: The processes of the run hold different data.
+            CheckpointError: A resumed run finds something else than it began with.
+            ConfigError: The processes of the run find different things.
         """
-        data = f"{len(samples)} samples, {samples[0].id} to {samples[len(samples) - 1].id}"
-        check_alike(self.world, {"data.train": data})
-        if self.data not in (None, data):
+        check_alike(self.world, facts)
+        changed = changes(self.made_from, facts)
+        if changed:
+            listed = "".join(f"\n  {line}" for line in changed)
             raise CheckpointError(
-                f"{self.run_dir.path} learnt from {self.data}, but data.train now holds {data}. "
-                "Restore the data, or start a new run."
+                f"{self.run_dir.path} was not made from what is there now:{listed}\n"
+                "Put back what it began with, or start a new run."
             )
-        self.data = data
+        self.made_from = {**self.made_from, **facts}
+
+    def bind_data(self, samples: Sequence[Sample]) -> None:
+        """Bind the run to its training data, and tell of problems that were changed since: a broken one may be mended.
+
+        Raises:
+            CheckpointError: A resumed run finds others than it began with; the cursor would mean nothing in them.
+            ConfigError: The processes of the run find different ones.
+        """
+        self.bind({"data.train": f"{len(samples)} samples, {samples[0].id} to {samples[len(samples) - 1].id}"})
+        content = {"content of data.train": content_mark(samples)}
+        check_alike(self.world, content)
+        for line in changes(self.made_from, content):
+            self.log(f"{line}: problems were changed since the run began, and it goes on with them as they are now")
+        self.made_from = {**self.made_from, **content}
 
     def record(self, metrics: dict[str, float]) -> None:
         """Log the metrics of the step just done.
@@ -185,7 +207,7 @@ class Session:
             "config_hash": run_mark(self.run_dir),
             "arithmetic": arithmetic_of(self.policy),
             "computed_on": computed_on(self.world, self.config),
-            "data": self.data,
+            "made_from": dict(self.made_from),
             "wandb_run_id": self.tracker.run_id if self.tracker else None,
         }
 
@@ -230,7 +252,7 @@ def open_session(
         check_measured_so_far(config, left.run_dir)
     config = stored_as(config, left)
     with shortage_told("load", config, lambda: "while the model was loaded"):
-        policy, optimizer = _load(config, job, world, left, say)
+        policy, optimizer, stays = _load(config, job, world, left, say)
     if left:
         check_arithmetic(left, policy)
     # After the model, so that a recipe that cannot start leaves no folder behind that would refuse the mended one.
@@ -250,9 +272,10 @@ def open_session(
         watch=Watch(run_dir.logs, Place(rank=world.rank, size=world.size, launch=world.broadcast(uuid4().hex)), config),
         skips=Skips(limit=config.supervision.max_skipped_updates, in_a_row=state.get("skipped_in_a_row", 0)),
         estimator=EstimatorState.from_json(state["estimator"]) if left else START,
-        data=state.get("data"),
+        made_from=state.get("made_from", {}),
         saved=state.get("step"),
     )
+    session.bind(stays)
     if resume:
         say(f"resuming {run_dir.path} after step {session.step}")
     if left:
@@ -278,8 +301,11 @@ def _hold(run_dir: RunDir, world: World, log: Callable[[str], None]) -> IO[str] 
 
 def _load(
     config: RunConfig, job: Job, world: World, left: Left | None, log: Callable[[str], None]
-) -> tuple[Policy, torch.optim.Optimizer | None]:
-    """Policy and optimiser as the run begins, or as the checkpoint left them."""
+) -> tuple[Policy, torch.optim.Optimizer | None, dict[str, str]]:
+    """Policy and optimiser as the run begins, or as the checkpoint left them, and marks of what training leaves alone.
+
+    With adapters a checkpoint does not hold the model below them; the processor is that of model.path in any case.
+    """
     # Fresh adapters draw from the global generator: seeded, every rank and every repetition starts from the same ones.
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, "adapters"))
@@ -291,15 +317,17 @@ def _load(
             to_be_sharded=is_sharded(config.train, world),
             log=log,
         )
-    check_weights(world, policy)
+    check_model(world, policy)
     if job == "eval":
-        return policy, None
+        return policy, None, {}
+    alone = weights_mark(pair for pair in policy.model.named_parameters() if not pair[1].requires_grad)
+    stays = {"weights that are not trained": alone, "processor of model.path": processor_mark(policy)}
     policy = shard_if_asked(policy, config.train, world, log)
     settings = config.sft.optim if job == "sft" else config.train.optim
     optimizer = make_optimizer(policy.trainable(), settings, masters=policy.masters)
     if left:
         read_optimizer(policy, optimizer, left.checkpoint)
-    return policy, optimizer
+    return policy, optimizer, stays
 
 
 def _new_directory(config: RunConfig, out: Path | None, world: World) -> RunDir:

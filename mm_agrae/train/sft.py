@@ -41,7 +41,7 @@ def fine_tune(session: Session, samples: Sequence[Sample]) -> None:
 
 
 def _fine_tune(session: Session, samples: Sequence[Sample]) -> None:
-    session.fix_data(samples)
+    session.bind_data(samples)
     config = session.config
     feed = Feed(policy=session.policy, config=config, log=session.log)
     draw = partial(feed.take, samples, PromptSampler(len(samples), config.seed), config.sft.batch_size)
