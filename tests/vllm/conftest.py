@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from processes import free_port
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-of-the-tests"
@@ -30,8 +30,7 @@ class RealServer:
         self.model = model
         self.log = log
         self.times_killed = 0
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     @property

@@ -1,12 +1,11 @@
 """A run on two processes, each with a vLLM engine of its own, through the command line."""
 
 import json
-import os
-import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from processes import environment, torchrun
 
 START_S = 500
 
@@ -17,15 +16,12 @@ def test_two_processes_learn_with_an_engine_each(
     recipe = tmp_path / "recipe.yaml"
     engine = "engine: {kind: vllm, memory_fraction: 0.2}\n"
     recipe.write_text(recipe_text(model_folder("qwen2_5_vl"), gym_folder) + engine)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
     # With three problems one process has a group more than the other, and none waits for the other to sample.
-    command += ["-m", "mm_agrae.cli.main", "train", str(recipe), "--out", str(tmp_path / "run")]
     # The bonus gives every completion a gradient, whatever it earned.
-    command += ["rollout.num_prompts=3", "algorithm.entropy_weight=0.01"]
-    environment = os.environ | {"TORCH_COMPILE_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=START_S)
+    settings = ["rollout.num_prompts=3", "algorithm.entropy_weight=0.01"]
+    command = torchrun(2, "-m", "mm_agrae.cli.main", "train", recipe, *settings, "--out", tmp_path / "run")
+    surroundings = environment() | {"TORCH_COMPILE_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings, timeout=START_S)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     twin = json.loads((tmp_path / "run/twin.json").read_text())
     assert twin["gap_max_nats"] < 1e-4
