@@ -54,6 +54,7 @@ class Rank:
         return self.collect([value])[0]
 
     on_main = World.on_main
+    everywhere = World.everywhere
 
 
 def alone() -> Rank:

@@ -40,6 +40,7 @@ class Ranks(Protocol):
     def size(self) -> int: ...
     def share(self, items: Sequence[T]) -> list[T]: ...
     def collect(self, mine: Sequence[T]) -> list[T]: ...
+    def everywhere(self, act: Callable[[], T]) -> T: ...
     def on_main(self, act: Callable[[], T]) -> T: ...
 
 
@@ -105,7 +106,8 @@ class Evaluator:
             DataError: Every problem was refused, or a sample cannot be used.
         """
         feed = replace(self.feed, config=task.plan.config)
-        prompts, problems = _admitted(feed, task.samples)
+        prompts, problems = self.ranks.everywhere(lambda: _admitted(feed, task.samples))
+        self._check_alike(task.name, len(prompts), problems)
         if not prompts:
             raise DataError(
                 f"all {len(task.samples)} problems of set {task.name!r} are over rollout.max_prompt_tokens "
@@ -136,6 +138,16 @@ class Evaluator:
             return summary
 
         return self.ranks.on_main(finish)
+
+    def _check_alike(self, name: str, num_prompts: int, problems: str) -> None:
+        """Processes that share out different sets would wait for each other, or measure a mixture."""
+        everyone = self.ranks.collect([(num_prompts, problems)])
+        other = next((rank for rank, found in enumerate(everyone) if found != everyone[0]), None)
+        if other is not None:
+            raise DataError(
+                f"rank {other} holds other problems in set {name!r} than rank 0: {everyone[other][0]} of them can be "
+                f"used, against {everyone[0][0]}, and their contents differ. Give every process a copy of one set."
+            )
 
     def _measured(self, task: Task, problems: str, *, num_refused: int) -> Measured:
         plan, settings = task.plan, task.plan.config.evaluate

@@ -203,12 +203,12 @@ class World:
                 rank that was told of it names the one that it is from.
         """
         made, problem = _attempt(act)
-        told = [(_kind(problem), f"rank {self.rank} on {gethostname()}: {problem}")] if problem else []
+        told = [_message(problem, f"rank {self.rank} on {gethostname()}: ")] if problem else []
         everyone = self.collect([told])
         if problem is not None:
             raise problem
-        for kind, message in chain.from_iterable(everyone):
-            raise kind(message)
+        for kind, arguments in chain.from_iterable(everyone):
+            raise kind(*arguments)
         return made[0]
 
     def on_main(self, act: Callable[[], T]) -> T:
@@ -222,13 +222,13 @@ class World:
                 would wait for what comes next.
         """
         made, problem = _attempt(act) if self.is_main else (list[T](), None)
-        told = (_kind(problem), str(problem)) if problem else None
+        told = _message(problem) if problem else None
         made, told = self.broadcast((made, told))
         if problem is not None:
             raise problem
         if told is not None:
-            kind, message = told
-            raise kind(message)
+            kind, arguments = told
+            raise kind(*arguments)
         return made[0]
 
     def barrier(self) -> None:
@@ -282,6 +282,8 @@ def _attempt(act: Callable[[], T]) -> tuple[list[T], Exception | None]:
         return [], error
 
 
-def _kind(problem: Exception) -> type[Exception]:
-    """What other processes raise in its place; an error of a library may not be sent itself."""
-    return next(kind for kind in PASSED_ON if isinstance(problem, kind))
+def _message(problem: Exception, who: str = "") -> tuple[type[Exception], tuple[Any, ...]]:
+    """What other processes make the same error from, with whose it is; an error of a library may not be sent itself."""
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return OSError, (problem.errno, f"{who}{problem.strerror}", problem.filename)
+    return next(kind for kind in PASSED_ON if isinstance(problem, kind)), (f"{who}{problem}",)

@@ -72,12 +72,19 @@ def test_a_launch_for_something_else_is_refused_before_anybody_is_waited_for(mon
         World(device="cpu")
 
 
-def test_who_could_not_act_stops_all(monkeypatch):
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (DataError("no such file"), "rank 0 on .+: no such file"),
+        (OSError(errno.ENOSPC, "No space left", "page"), r"\[Errno 28\] rank 0 on .+: No space left: 'page'"),
+    ],
+)
+def test_who_could_not_act_stops_all(monkeypatch, problem, told):
     """A rank that goes on alone would wait in the next collective."""
     said: list[Any] = []
 
     def act() -> int:
-        raise DataError("no such file")
+        raise problem
 
     def gather(mine):
         said.append(mine[0])
@@ -86,10 +93,13 @@ def test_who_could_not_act_stops_all(monkeypatch):
     ranks = [world(monkeypatch, 2, rank) for rank in range(2)]
     monkeypatch.setattr(distributed, "gather_object", gather)
     for one, what in zip(ranks, (act, lambda: 1), strict=True):
-        with pytest.raises(DataError) as raised:
+        with pytest.raises(type(problem)) as raised:
             one.everywhere(what)
-        # Who did not fail says whose error it is.
-        assert re.fullmatch("no such file" if what is act else "rank 0 on .+: no such file", str(raised.value))
+        if what is act:
+            assert raised.value is problem
+        else:  # who did not fail says whose error it is
+            assert re.fullmatch(told, str(raised.value))
+            assert raised.value.args[0] == (errno.ENOSPC if isinstance(problem, OSError) else str(raised.value))
     monkeypatch.setattr(distributed, "gather_object", lambda mine: [[[]], [[]]])
     assert [one.everywhere(lambda: 1) for one in ranks] == [1, 1]
 
@@ -231,7 +241,7 @@ def test_items_reach_the_ranks_that_they_are_addressed_to(monkeypatch):
         (EngineError("no server"), EngineError),
         (ConfigError("no such key"), ConfigError),
         (DataError("no picture"), DataError),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "page"), OSError),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "page"), FileNotFoundError),
         (HTTPError("http://there", 404, "not there", Message(), BytesIO()), OSError),
     ],
 )
