@@ -32,12 +32,13 @@ def test_a_process_with_another_copy_stops_all(
     sets = {"eval": {"sums": {"path": "sums"}}}
     config = RunConfig.model_validate({"name": "run", "model": {"path": "model"}, "data": sets, "rollout": {}})
     (plan,) = plan_sets(config)
+    feed = Feed(policy=policy_of("qwen3"), config=config, log=lambda line: None)
 
     def measure(rank: Any) -> None:
         evaluator = Evaluator(
             engine=None,  # type: ignore[arg-type] - nothing is sampled
             judge=None,  # type: ignore[arg-type]
-            feed=Feed(policy=policy_of("qwen3"), config=config, log=lambda line: None),
+            feed=feed,
             ranks=rank,
             thumbnails=tmp_path,
         )
