@@ -63,8 +63,8 @@ def plan_replay(run_dir: RunDir, steps: int | None) -> Plan:
 
     Args:
         run_dir: The run.
-        steps: How many steps to make; None goes from the checkpoint before the last to the last, or from the only one
-            to the last recorded step.
+        steps: How many steps to make, to a checkpoint where there is one so many steps after another; None goes from
+            the checkpoint before the last to the last, or from the only one to the last recorded step.
 
     Raises:
         CheckpointError: No checkpoint has so many recorded steps behind it.
@@ -75,7 +75,8 @@ def plan_replay(run_dir: RunDir, steps: int | None) -> Plan:
         start, stop = (saved[-2], saved[-1]) if len(saved) > 1 else (saved[0] if saved else last, last)
         found = start < stop
     else:
-        start = max((step for step in saved if step + steps <= last), default=-1)
+        # Weights can be compared where the run has a checkpoint, figures everywhere.
+        start = max((step for step in saved if step + steps <= last), key=lambda s: (s + steps in saved, s), default=-1)
         stop, found = start + steps, start >= 0
     if not found:
         raise CheckpointError(
@@ -164,8 +165,13 @@ def table(plan: Plan, found: list[Comparison], computed_on: Mapping[str, Any]) -
     if any(one.different for one in found):
         why = ", ".join(changes(plan.computed_on, computed_on))
         yield "the run does NOT repeat itself" + (f"; it is on other ground now: {why}" if why else "")
-    else:
+    elif any(one.what.startswith("weights") for one in found):
         yield "the run repeats itself to the last bit"
+    else:
+        yield (
+            "the figures repeat themselves to the last bit; weights were not compared, because the run has no "
+            f"checkpoint after step {plan.stop}"
+        )
 
 
 def _compared(what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
