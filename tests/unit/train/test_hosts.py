@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable
 from pathlib import Path, PosixPath
 from typing import Any
 
 import pytest
-import torch
 
 from mm_agrae.config import RunConfig
 from mm_agrae.errors import CheckpointError, ConfigError
-from mm_agrae.train.distributed import World
-from mm_agrae.train.hosts import check_alike, check_shared, check_start, weights_mark
-
-
-class Meeting:
-    """Stands for the processes of a run: each is a thread."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.said = size, {}
-        self.barrier = threading.Barrier(size, timeout=10)
-
-
-class Rank:
-    """World, as far as these checks know it."""
-
-    def __init__(self, meeting: Meeting, rank: int) -> None:
-        self.meeting, self.rank, self.size, self.is_main = meeting, rank, meeting.size, rank == 0
-
-    def collect(self, mine: list[Any]) -> list[Any]:
-        self.meeting.said[self.rank] = mine
-        self.meeting.barrier.wait()
-        found = [item for rank in range(self.size) for item in self.meeting.said[rank]]
-        self.meeting.barrier.wait()
-        return found
-
-    def broadcast(self, value: Any) -> Any:
-        return self.collect([value])[0]
-
-    on_main = World.on_main
+from mm_agrae.train.hosts import check_alike, check_shared, check_start
+from tests.thread_ranks import on_ranks
 
 
 def meet(size: int, check: Callable[[Any], None]) -> list[Exception | None]:
     """What the check raises on each rank."""
-    raised: list[Exception | None] = [None] * size
-    meeting = Meeting(size)
-
-    def run(rank: int) -> None:
-        try:
-            check(Rank(meeting, rank))
-        except (ConfigError, CheckpointError) as error:
-            raised[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return raised
+    return on_ranks(size, check, stops=(ConfigError, CheckpointError))
 
 
 def test_a_recipe_that_differs_on_one_machine_stops_all() -> None:
@@ -180,24 +137,3 @@ def test_pieces_need_work_for_every_process(tmp_path: Path, job: str, name: str)
         assert f"{name} is 2, but with train.sharding=fsdp2 each of the 3 processes" in str(raised[0])
     else:
         assert raised == [None] * 3
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int8])
-def test_equal_weights_have_equal_marks_and_others_not(dtype: torch.dtype) -> None:
-    weights = [("a", torch.arange(6).to(dtype).reshape(2, 3)), ("b", torch.tensor(3.0).to(dtype))]
-    mark = weights_mark(weights)
-    assert mark == weights_mark([(name, tensor.clone()) for name, tensor in weights])
-    changed = weights[0][1].clone()
-    changed[1, 2] += 1
-    assert mark != weights_mark([("a", changed), weights[1]])
-    assert mark != weights_mark([("c", weights[0][1]), weights[1]])
-    assert mark != weights_mark([("a", weights[0][1].reshape(3, 2)), weights[1]])
-    assert mark != weights_mark([("a", -weights[0][1]), weights[1]])
-
-
-def test_weights_in_other_places_have_another_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mm_agrae.train.hosts.STRETCH", 7)
-    weights = torch.linspace(-1, 1, 100)
-    mark = weights_mark([("a", weights)])
-    assert weights_mark([("a", weights.flip(0))]) != mark
-    assert weights_mark([("a", weights.roll(7))]) != mark  # stretches change places
