@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -56,6 +55,10 @@ class Bench:
     recipe: Path
     straight: RunDir
 
+    def out(self, name: str) -> Path:
+        """Where a row keeps its run."""
+        return self.folder / name.replace(" ", "_")
+
     def words(self, out: Path, *more: str) -> list[str]:
         return ["train", str(self.recipe), *SETTINGS, *more, "--out", str(out)]
 
@@ -73,7 +76,7 @@ def make_bench(folder: Path, recipe: Path, launcher: Launcher) -> Bench:
 
 def single(bench: Bench, name: str, kind: Kind, phase: str, step: int, *, says: str = "", status: int = TOLD) -> Row:
     """One process meets a fault, ends, and is resumed."""
-    out = bench.folder / name.replace(" ", "_")
+    out = bench.out(name)
     more = [f"supervision.deadlines_s.{phase}={DEADLINE_S}"] if kind == "hang" else []
     fault = bench.fault(out, kind, phase, step)
     ended = bench.launcher.run(*bench.words(out, *more), fault=fault)
@@ -82,7 +85,7 @@ def single(bench: Bench, name: str, kind: Kind, phase: str, step: int, *, says: 
 
 def full_disk(bench: Bench, name: str, step: int, *, says: str, settings: tuple[str, ...] = ()) -> Row:
     """Nothing fits on the disk of the run any more, then its owner makes room."""
-    disk = bench.folder / name.replace(" ", "_")
+    disk = bench.out(name)
     with small_disk(disk, 100) as mounted:
         if not mounted:
             untried = "not tried: root alone can mount a small disk"
@@ -129,20 +132,9 @@ def await_step(running: Running, step: int) -> float:
 
 def difference(run: RunDir, straight: RunDir) -> str:
     """What differs from the undisturbed run, in words; "" if nothing does."""
-    if run_files.metrics(run) != run_files.metrics(straight):
-        return "metrics differ"
-    return "" if digest(run) == digest(straight) else "weights or moments differ"
-
-
-def digest(run: RunDir) -> str:
-    """Of all tensors of the last checkpoint."""
-    checkpoint = latest_checkpoint(run.checkpoints)
-    if checkpoint is None:
-        return "no checkpoint"
-    found = hashlib.sha256()
-    for path in sorted(checkpoint.rglob("*.safetensors")):
-        found.update(path.relative_to(checkpoint).as_posix().encode() + path.read_bytes())
-    return found.hexdigest()
+    parts = {"metrics": run_files.metrics, "weights": run_files.weights, "moments": run_files.optimizer}
+    found = [what for what, part in parts.items() if part(run) != part(straight)]
+    return f"{' and '.join(found)} differ" if found else ""
 
 
 def how(ended: Ended) -> str:
@@ -153,9 +145,9 @@ def how(ended: Ended) -> str:
     return f"status {ended.status}" + (f", {errors[0]}" if errors else "")
 
 
-def stalled_rank(bench: Bench, *, name: str = "rank stalls") -> Row:
+def stalled_rank(bench: Bench, name: str) -> Row:
     """Rank 1 hangs in its rollout; rank 0 waits for it in a collective, which no signal handler would end."""
-    out = bench.folder / "stalled_rank"
+    out = bench.out(name)
     fault = bench.fault(out, "hang", "rollout", 3, rank=1)
     words = bench.words(out, f"supervision.deadlines_s.rollout={DEADLINE_S}")
     first, second = (running.end() for running in bench.launcher.start_two(*words, fault=fault))
@@ -166,9 +158,9 @@ def stalled_rank(bench: Bench, *, name: str = "rank stalls") -> Row:
     return resumed_by_two(bench, name, out, second, fault, holds=holds)
 
 
-def killed_rank(bench: Bench, *, name: str = "rank killed, under torchrun") -> Row:
+def killed_rank(bench: Bench, name: str) -> Row:
     """The agent of torchrun ends the other rank."""
-    out = bench.folder / "killed_rank"
+    out = bench.out(name)
     fault = bench.fault(out, "kill", "update", 3, rank=1)
     command = torchrun(2, faults.__file__, as_argument(fault), *bench.words(out))
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment())
@@ -176,9 +168,9 @@ def killed_rank(bench: Bench, *, name: str = "rank killed, under torchrun") -> R
     return resumed_by_two(bench, name, out, ended, fault, holds=done.returncode == 1)
 
 
-def lonely_rank(bench: Bench, *, name: str = "rank killed, no agent") -> Row:
+def lonely_rank(bench: Bench, name: str) -> Row:
     """Nobody ends the other rank; it finds out in the next collective."""
-    out = bench.folder / "lonely_rank"
+    out = bench.out(name)
     fault = bench.fault(out, "kill", "update", 3, rank=1)
     first, second = (running.end() for running in bench.launcher.start_two(*bench.words(out), fault=fault))
     holds = second.status == -9 and first.status == TOLD and "cannot reach the other processes" in first.said
@@ -207,19 +199,19 @@ def resumed_by_two(bench: Bench, name: str, out: Path, ended: Ended, fault: Faul
     )
 
 
-def one_nan(bench: Bench) -> Row:
+def one_nan(bench: Bench, name: str) -> Row:
     """One update is left out, and the run goes on by itself."""
-    out = bench.folder / "one_nan"
+    out = bench.out(name)
     ended = bench.launcher.run(*bench.words(out), fault=bench.fault(out, "nan", "update", 3))
     skipped = [line.get("policy/skipped_updates") for line in run_files.metrics(RunDir.open(out))[1:]]
     holds = ended.status == 0 and skipped == [float(step == 3) for step in range(1, NUM_STEPS + 1)]
     lost = "that update, counted" if holds else "not as it must be"
-    return Row(fault="gradient NaN once", ended=how(ended), lost=lost, repeated=0, recover_s=None, holds=holds)
+    return Row(fault=name, ended=how(ended), lost=lost, repeated=0, recover_s=None, holds=holds)
 
 
-def endless_nan(bench: Bench) -> Row:
+def endless_nan(bench: Bench, name: str) -> Row:
     """From step 3 on: two updates are left out, the third ends the run."""
-    out = bench.folder / "endless_nan"
+    out = bench.out(name)
     fault = bench.fault(out, "nan_for_ever", "update", 3)
     ended = bench.launcher.run(*bench.words(out, "supervision.max_skipped_updates=2"), fault=fault)
     run = RunDir.open(out)
@@ -229,12 +221,12 @@ def endless_nan(bench: Bench) -> Row:
     now = run.checkpoints / "step_000005" / "model" / "model.safetensors"
     holds = holds and before.read_bytes() == now.read_bytes()
     lost = "three updates, counted; the weights are those before them" if holds else "weights differ"
-    return Row(fault="gradient NaN for ever", ended=how(ended), lost=lost, repeated=0, recover_s=None, holds=holds)
+    return Row(fault=name, ended=how(ended), lost=lost, repeated=0, recover_s=None, holds=holds)
 
 
-def truncated_checkpoint(bench: Bench) -> Row:
+def truncated_checkpoint(bench: Bench, name: str) -> Row:
     """The newest checkpoint of a killed run loses the end of a file; its owner removes it."""
-    out = bench.folder / "truncated"
+    out = bench.out(name)
     fault = bench.fault(out, "kill", "rollout", 6)
     bench.launcher.run(*bench.words(out), fault=fault)
     newest = latest_checkpoint(RunDir.open(out).checkpoints)
@@ -244,28 +236,28 @@ def truncated_checkpoint(bench: Bench) -> Row:
     refused = bench.launcher.run(*bench.words(out), "--resume")
     holds = refused.status == TOLD and str(weights) in refused.said
     shutil.rmtree(newest)
-    return recovered(bench, "checkpoint file truncated", out, refused, fault, holds=holds)
+    return recovered(bench, name, out, refused, fault, holds=holds)
 
 
-def damaged_picture(bench: Bench) -> Row:
+def damaged_picture(bench: Bench, name: str) -> Row:
     """A picture that ends early is met in step 3; then it is mended."""
-    out, data = bench.folder / "picture", bench.folder / "picture_data"
+    out, data = bench.out(name), bench.out(f"{name} data")
     cut_short_after(2, data)
     settings = [f"data.train.path={data}", f"data.eval.held_out.path={data}"]
     words = [*bench.words(out), *settings]
     ended = bench.launcher.run(*words)
     told_at = time.time()
     holds = ended.status == TOLD and "cannot be decoded" in ended.said and "saved up to step 2" in ended.said
-    whole = write_colours(bench.folder / "picture_whole", [colour_sample(index) for index in range(12)])
+    whole = write_colours(bench.out(f"{name} whole"), [colour_sample(index) for index in range(12)])
     for path in whole.iterdir():
         shutil.copy(path, data / path.name)
     resumed = bench.launcher.start(*words, "--resume")
     made = await_step(resumed, 3)
     holds = holds and resumed.end().status == 0
-    straight = bench.folder / "picture_straight"
+    straight = bench.out(f"{name} straight")
     holds = holds and bench.launcher.run(*bench.words(straight), *settings).status == 0
     lost = difference(RunDir.open(out), RunDir.open(straight))
     return Row(
-        fault="damaged picture", ended=how(ended), lost=lost or "nothing", repeated=0,
+        fault=name, ended=how(ended), lost=lost or "nothing", repeated=0,
         recover_s=made - told_at, holds=holds and not lost,
     )  # fmt: skip

@@ -31,20 +31,18 @@ from processes import environment
 
 os.environ |= environment()  # before torch is imported, which reads it then, here and in the processes that inherit it
 
-import fault_parts as parts
 import fault_rows as rows
-from colours import RECIPE, colour_sample, told, write_colours
+import fault_rows_services as services
+from colours import RECIPE, colour_sample, warm_model, write_colours
 from faults import Launcher
 
-from mm_agrae.cli.jobs import run_sft
-from mm_agrae.policy.tiny import build_model_folder
 from mm_agrae.train.supervision import STALLED
 
 STATUS = {True: 0, False: 1, None: 3}
 VERDICT = {True: "", False: "  DOES NOT HOLD", None: "  NOT TRIED"}
-Make = Callable[[rows.Bench], rows.Row]
+Make = Callable[[rows.Bench, str], rows.Row]
 
-RUNS: dict[str, Make] = {
+FAULTS: dict[str, Make] = {
     "killed in the rollout": partial(rows.single, kind="kill", phase="rollout", step=4, status=-9),
     "killed in the update": partial(rows.single, kind="kill", phase="update", step=3, status=-9),
     "killed while saving": partial(rows.single, kind="kill_in_checkpoint", phase="save", step=4, status=-9),
@@ -56,8 +54,6 @@ RUNS: dict[str, Make] = {
     "out of memory in the update": partial(
         rows.single, kind="memory", phase="update", step=3, says="lower train.micro_batch_tokens"
     ),
-}
-OTHERS: dict[str, Make] = {
     "rank stalls": rows.stalled_rank,
     "rank killed, under torchrun": rows.killed_rank,
     "rank killed, no agent": rows.lonely_rank,
@@ -65,13 +61,12 @@ OTHERS: dict[str, Make] = {
     "gradient NaN for ever": rows.endless_nan,
     "checkpoint file truncated": rows.truncated_checkpoint,
     "damaged picture": rows.damaged_picture,
-    "comparison never ends": parts.hung_comparison,
-    "verifier worker killed": parts.killed_worker,
-    "verifier pool killed": parts.killed_pool,
-    "vLLM server killed and restarted": parts.killed_server,
-    "vLLM server hangs": parts.hung_server,
+    "comparison never ends": partial(services.verifier_row, harm=None),
+    "verifier worker killed": partial(services.verifier_row, harm=services.kill_worker),
+    "verifier pool killed": partial(services.verifier_row, harm=services.kill_pool),
+    "vLLM server killed and restarted": partial(services.server_row, harm=services.restart),
+    f"vLLM server hangs for {services.HUNG_S:g} s": partial(services.server_row, harm=services.freeze),
 }
-FAULTS: dict[str, Make] = {name: partial(make, name=name) for name, make in RUNS.items()} | OTHERS
 
 
 def main() -> int:
@@ -112,7 +107,7 @@ def table(folder: Path, names: Sequence[str]) -> Iterator[rows.Row]:
     recipe = make_recipe(folder)
     bench = rows.make_bench(folder, recipe, Launcher(folder))
     for name in names:
-        yield FAULTS[name](bench)
+        yield FAULTS[name](bench, name)
 
 
 def line_of(row: rows.Row) -> str:
@@ -123,14 +118,8 @@ def line_of(row: rows.Row) -> str:
 def make_recipe(folder: Path) -> Path:
     """A recipe with a model that is right about half the time, as the tests have it."""
     data = write_colours(folder / "data", [colour_sample(index, image=index % 3 > 0) for index in range(24)])
-    corpus = [f"{s.question} {s.solution}" for index in range(24) for s in (colour_sample(index), told(index))] * 4
-    build_model_folder(folder / "raw", architecture="qwen2_5_vl", size="tiny", corpus=corpus, seed=0)
-    warm = folder / "warm.yaml"
-    warm.write_text(RECIPE.format(model=folder / "raw", data=data), encoding="utf-8")
-    settings = ["sft.num_steps=20", "sft.batch_size=8", "train.checkpoint_every=0"]
-    run = run_sft(warm, settings, folder / "warm", False, lambda line: None)
+    model = warm_model(folder / "warm", "qwen2_5_vl", data)
     recipe = folder / "recipe.yaml"
-    model = run.checkpoints / "step_000020" / "model"
     recipe.write_text(RECIPE.format(model=model, data=data), encoding="utf-8")
     return recipe
 

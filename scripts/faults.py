@@ -9,6 +9,7 @@ the imports done already, so that twenty runs cost seconds each.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from processes import environment, free_port
 
 PRELOAD = ["mm_agrae.cli.main", "mm_agrae.cli.jobs", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
 FILLER = "filler"  # what takes the last room on a disk
+Patch = Callable[[object, str, object], None]
 Kind = Literal["kill", "kill_in_checkpoint", "hang", "memory", "full_disk", "nan", "nan_for_ever"]
 
 
@@ -44,9 +46,11 @@ class Fault:
         if int(os.environ.get("RANK", "0")) != self.rank:
             return
         if self.kind == "kill_in_checkpoint":
-            _after_each_file(self)
-        elif self.kind in ("nan", "nan_for_ever"):
-            _spoil_gradients(self)
+            _kill_between_weights_and_moments(self)
+        elif self.kind == "nan":
+            spoil_gradients(lambda number: number == self.step)
+        elif self.kind == "nan_for_ever":
+            spoil_gradients(lambda number: number >= self.step)
         else:
             _when(self, {"kill": _kill, "hang": _hang, "memory": _memory, "full_disk": _full_disk}[self.kind])
 
@@ -137,6 +141,26 @@ def as_argument(fault: Fault) -> str:
     return json.dumps(asdict(fault))
 
 
+def spoil_gradients(is_bad: Callable[[int], bool], patch: Patch = setattr) -> None:
+    """The summed gradients of the updates whose number, from 1, is bad hold one that is no number.
+
+    Tests give a patch that they can take away again.
+    """
+    import torch
+
+    from mm_agrae.train.distributed import World
+
+    real, counted = World.sum_gradients, itertools.count(1)
+
+    def sum_gradients(self: World, parameters: Sequence[torch.nn.Parameter]) -> None:
+        real(self, parameters)
+        if is_bad(next(counted)):
+            assert parameters[0].grad is not None
+            parameters[0].grad.view(-1)[0] = float("nan")
+
+    patch(World, "sum_gradients", sum_gradients)
+
+
 def _command_line(words: Sequence[str]) -> NoReturn:
     from mm_agrae.cli.main import main as command_line
 
@@ -198,8 +222,8 @@ def _full_disk(fault: Fault) -> None:
             file.write(bytes(4096))
 
 
-def _after_each_file(fault: Fault) -> None:
-    """Kill between two files of a checkpoint."""
+def _kill_between_weights_and_moments(fault: Fault) -> None:
+    """Of a checkpoint that is being written."""
     import mm_agrae.train.saving as saving
 
     real = saving.write_model
@@ -211,24 +235,6 @@ def _after_each_file(fault: Fault) -> None:
             _kill(fault)
 
     saving.write_model = write_model  # type: ignore[assignment]
-
-
-def _spoil_gradients(fault: Fault) -> None:
-    """The summed gradient of a step, or of every step from then on, holds one that is no number."""
-    import torch
-
-    from mm_agrae.train.distributed import World
-
-    real, counted = World.sum_gradients, iter(range(1, sys.maxsize))
-
-    def sum_gradients(self: World, parameters: Sequence[torch.nn.Parameter]) -> None:
-        real(self, parameters)
-        number = next(counted)
-        if number == fault.step or (fault.kind == "nan_for_ever" and number > fault.step):
-            assert parameters[0].grad is not None
-            parameters[0].grad.view(-1)[0] = float("nan")
-
-    World.sum_gradients = sum_gradients  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ Exit status 1 where anything differs.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import multiprocessing
 import os
 import random
 import sys
@@ -25,23 +23,22 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from multiprocessing.process import BaseProcess as Process
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}  # read by imports below
+from processes import environment
 
-from data_processors.visual_gym.write import write_gym  # noqa: E402
-from mm_agrae.cli import jobs  # noqa: E402, F401 -- imported once, for all processes
-from mm_agrae.cli.main import main as command_line  # noqa: E402
-from mm_agrae.data.dataset import open_dataset  # noqa: E402
-from mm_agrae.policy.tiny import build_model_folder, corpus_of  # noqa: E402
-from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, latest_checkpoint, read_state  # noqa: E402
-from mm_agrae.store.run_dir import RunDir, step_of  # noqa: E402
-from mm_agrae.store.tracker import read_metrics  # noqa: E402
-from mm_agrae.train.verify_resume import exact  # noqa: E402
+os.environ |= environment()  # before torch is imported, which reads it then, here and in the processes that inherit it
+
+import same_run
+from faults import Launcher, Running
+
+from data_processors.visual_gym.write import write_gym
+from mm_agrae.data.dataset import open_dataset
+from mm_agrae.policy.tiny import build_model_folder, corpus_of
+from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, latest_checkpoint, read_state
+from mm_agrae.store.run_dir import RunDir, step_of
+from mm_agrae.store.tracker import read_metrics
 
 STEPS = 10
 KEPT = 2
@@ -111,10 +108,10 @@ def measure(folder: Path, kills: int, seed: int, *, say: Callable[[str], object]
         kills, chains (runs that were killed), identical, differences (in words), in_saving (kills that left half a
         checkpoint), moments (every kill).
     """
-    recipe = prepare(folder)
-    straight = folder / "straight"
-    train(recipe, straight, resume=False)
-    expected, draw = fingerprint(RunDir.open(straight)), random.Random(seed)
+    launcher = Launcher(folder)
+    recipe, straight = prepare(folder, launcher), folder / "straight"
+    _end_well(start(launcher, recipe, straight))
+    expected, draw = left_by(RunDir.open(straight)), random.Random(seed)
     if expected["first weights"] == expected["weights"]:
         raise SystemExit("the run that was left alone learnt nothing, so it cannot show what a kill changes")
     saving_s = max(line["time/checkpoint_s"] for line in read_metrics(straight / "metrics.jsonl")[1:])
@@ -126,15 +123,15 @@ def measure(folder: Path, kills: int, seed: int, *, say: Callable[[str], object]
     while len(done) < kills:
         chain += 1
         out = folder / f"chain_{chain}"
-        while len(done) < kills and (kill := _life(recipe, out, chain, draw, (step_s, saving_s))) is not None:
+        while len(done) < kills and (kill := _life(launcher, recipe, out, chain, draw, (step_s, saving_s))):
             done.append(kill)
             say(
                 f"{len(done):>4} {chain:>4}  {kill.aim:<6} {kill.step:>4} "
                 f"{'-' if kill.checkpoint is None else kill.checkpoint:>5}  {'yes' if kill.in_saving else 'no':<10}  "
                 f"{kill.seconds:.1f}"
             )
-        train(recipe, out, resume=(out / "config.json").exists())
-        found = fingerprint(RunDir.open(out))
+        _end_well(start(launcher, recipe, out))
+        found = left_by(RunDir.open(out))
         differences += [f"run {chain}: {what}" for what in expected if found[what] != expected[what]]
     return {
         "kills": len(done),
@@ -146,7 +143,7 @@ def measure(folder: Path, kills: int, seed: int, *, say: Callable[[str], object]
     }
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, launcher: Launcher) -> Path:
     """Data, a model that has had a warm start, and the recipe; returns the recipe."""
     data, raw = folder / "data", folder / "raw"
     families = ("counting/circles", "charts/tallest_bar")
@@ -155,65 +152,44 @@ def prepare(folder: Path) -> Path:
     build_model_folder(raw, architecture="qwen2_5_vl", size="tiny", corpus=corpus, seed=0)
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(model=raw, data=data, steps=STEPS, kept=KEPT), encoding="utf-8")
-    _ended_well(start("sft", recipe, "train.checkpoint_every=0", "--out", folder / "warm"))
+    _end_well(launcher.start("sft", recipe, "train.checkpoint_every=0", "--out", folder / "warm"))
     model = next((folder / "warm" / "checkpoints").iterdir()) / "model"
     recipe.write_text(RECIPE.format(model=model, data=data, steps=STEPS, kept=KEPT), encoding="utf-8")
     return recipe
 
 
-def train(recipe: Path, out: Path, *, resume: bool) -> None:
-    """Train to the end."""
-    _ended_well(start("train", recipe, "--out", out, *(["--resume"] if resume else [])))
+def start(launcher: Launcher, recipe: Path, out: Path) -> Running:
+    """Begin a run, or go on with it."""
+    return launcher.start("train", recipe, "--out", out, *(["--resume"] if (out / "config.json").exists() else []))
 
 
-def start(*words: str | Path) -> Process:
-    """The command line in a process of its own, forked with the libraries imported, which takes longer than a run."""
-    texts = [str(word) for word in words]
-    said = Path(texts[texts.index("--out") + 1]).with_suffix(".log")
-    process = multiprocessing.get_context("fork").Process(target=_command_line, args=(texts, said), name=str(said))
-    process.start()
-    return process
-
-
-def _command_line(words: list[str], log: Path) -> None:
-    """In the new process; what it says goes to a file."""
-    said = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    sys.argv = ["mm-agrae", *words]
-    command_line()
-
-
-def fingerprint(run: RunDir) -> dict[str, str]:
-    """What two equal runs have in common, as digests: everything but times."""
+def left_by(run: RunDir) -> dict[str, Any]:
+    """What two equal runs have in common: everything but times."""
     last = latest_checkpoint(run.checkpoints)
     assert last is not None, f"{run.path} has no checkpoint"
     files = {name: mark["sha256"] for name, mark in file_marks(last).items()}
     # A kill after the last save may leave one more, which the next save would have removed.
     kept = list(complete_checkpoints(run.checkpoints).values())[-KEPT:]
-    state = {key: value for key, value in read_state(last).items() if key != "computed_on"}
-    lines = [exact(line) for line in read_metrics(run.metrics)]
-    completions = {
-        path.relative_to(run.path).as_posix(): _groups(path) for path in sorted(run.path.glob("*/**/*.jsonl"))
-    }
     return {
         "weights": files["model/model.safetensors"],
         "first weights": file_marks(kept[0])["model/model.safetensors"]["sha256"],
         "moments": files["optimizer.safetensors"],
-        "state": _hash(state),
-        "figures": _hash(lines),
-        "completions": _hash(completions),
+        "state": {key: value for key, value in read_state(last).items() if key != "computed_on"},
+        "figures": same_run.metrics(run),
+        "completions": same_run.groups(run),
         "best": run.best.read_text(encoding="utf-8"),
-        "checkpoints": _hash([path.name for path in kept]),
+        "checkpoints": [path.name for path in kept],
     }
 
 
-def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple[float, float]) -> Kill | None:
+def _life(
+    launcher: Launcher, recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple[float, float]
+) -> Kill | None:
     """Start or resume a run and kill it; None where it ended before that."""
     step_s, saving_s = times
     aim = draw.choice(["start", "save", "save", "step", "step", "step"])
     began = time.monotonic()
-    process = start("train", recipe, "--out", out, *(["--resume"] if (out / "config.json").exists() else []))
+    running = start(launcher, recipe, out)
     halves = half_written(out)
     wanted = _lines(out) + draw.randrange(1, 4)
     if aim == "start":
@@ -223,11 +199,11 @@ def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple
         ready, delay = (lambda: bool(half_written(out) - halves)), draw.uniform(0.0, saving_s)
     else:
         ready, delay = (lambda: _lines(out) >= wanted), draw.uniform(0.0, step_s)
-    if not _wait(process, ready, delay):
-        _ended_well(process)
+    if not _wait(running, ready, delay):
+        _end_well(running)
         return None
-    process.kill()
-    process.join()
+    running.process.kill()
+    running.process.join()
     last = latest_checkpoint(out / "checkpoints")
     return Kill(
         chain=chain,
@@ -239,15 +215,15 @@ def _life(recipe: Path, out: Path, chain: int, draw: random.Random, times: tuple
     )
 
 
-def _wait(process: Process, ready: Callable[[], bool], delay_s: float) -> bool:
+def _wait(running: Running, ready: Callable[[], bool], delay_s: float) -> bool:
     """Until it is ready, and then so long; False where the process ends before."""
     until: float | None = None
     give_up = time.monotonic() + TIMEOUT_S
     while until is None or time.monotonic() < until:
-        if not process.is_alive():
+        if not running.process.is_alive():
             return False
         if time.monotonic() > give_up:
-            process.kill()
+            running.process.kill()
             raise SystemExit(f"a run did not get on within {TIMEOUT_S:.0f} s")
         if until is None and ready():
             until = time.monotonic() + delay_s
@@ -255,12 +231,10 @@ def _wait(process: Process, ready: Callable[[], bool], delay_s: float) -> bool:
     return True
 
 
-def _ended_well(process: Process) -> None:
-    process.join(TIMEOUT_S)
-    if process.exitcode != 0:
-        process.kill()
-        said = Path(process.name).read_text(encoding="utf-8")[-4000:]
-        raise SystemExit(f"a run that was left alone ended with {process.exitcode}:\n{said}")
+def _end_well(running: Running) -> None:
+    ended = running.end(TIMEOUT_S)
+    if ended.status != 0:
+        raise SystemExit(f"a run that was left alone ended with {ended.status}:\n{ended.said[-4000:]}")
 
 
 def _lines(out: Path) -> int:
@@ -287,18 +261,6 @@ def half_written(out: Path) -> set[tuple[str, int]]:
         except FileNotFoundError:  # it has been renamed or removed meanwhile
             continue
     return found
-
-
-def _groups(path: Path) -> list[Mapping[str, Any]]:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for line in lines:
-        for rollout in line["rollouts"]:
-            del rollout["verdict"]["seconds"]
-    return lines
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _verdict(found: Mapping[str, Any]) -> str:

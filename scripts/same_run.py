@@ -13,6 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,18 @@ def metrics(run: RunDir) -> list[dict[str, Any]]:
 
 
 def groups(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """The saved completions of training and evaluation by file, in their order."""
-    return {
+    """The saved completions of training and evaluation by file, in their order, without the times of verdicts."""
+    found = {
         path.relative_to(run.path).as_posix(): [
             json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()
         ]
         for folder in (run.rollouts, run.eval)
         for path in sorted(folder.rglob("*.jsonl"))
     }
+    for group in chain.from_iterable(found.values()):
+        for rollout in group["rollouts"]:
+            del rollout["verdict"]["seconds"]
+    return found
 
 
 def same_figure(key: str, ours: float | None, theirs: float | None) -> bool:

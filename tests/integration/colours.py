@@ -1,4 +1,4 @@
-"""A little world of coloured squares: problems to see and to read, and a recipe."""
+"""A little world of coloured squares: problems to see and to read, a recipe, and a model to begin with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from mm_agrae.cli.jobs import run_sft
 from mm_agrae.data.dataset import write_dataset
 from mm_agrae.data.images import encode_png
 from mm_agrae.data.sampler import PromptSampler
+from mm_agrae.policy.tiny import build_model_folder
 from mm_agrae.records import Sample
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
@@ -55,6 +57,22 @@ def write_colours(out: Path, samples: Sequence[Sample]) -> Path:
     held_out = [colour_sample(100 + index, image=image) for index in range(6)]
     write_dataset({"train": samples, "test": held_out}, out, source="test", seed=0)
     return out
+
+
+def warm_model(folder: Path, architecture: str, data: Path) -> Path:
+    """A model that answers with a boxed colour, the right one about half the time; made in this new folder."""
+    corpus = [f"{s.question} {s.solution}" for index in range(24) for s in (colour_sample(index), told(index))] * 4
+    raw = folder / "raw"
+    build_model_folder(raw, architecture=architecture, size="tiny", corpus=corpus, seed=0)
+    recipe = folder / "warm.yaml"
+    recipe.write_text(RECIPE.format(model=raw, data=data), encoding="utf-8")
+    overrides = ["sft.num_steps=20", "sft.batch_size=8", "train.checkpoint_every=0"]
+    run = run_sft(recipe, overrides, folder / "run", False, ignore)
+    return run.checkpoints / "step_000020" / "model"
+
+
+def ignore(line: str) -> None:
+    """Nobody reads these lines."""
 
 
 def told(index: int) -> Sample:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import colours
 import pytest
-from colours import RECIPE, colour_sample, told, write_colours
+from colours import RECIPE, colour_sample, ignore, write_colours
 
-from mm_agrae.cli.jobs import run_sft, run_train
-from mm_agrae.policy.tiny import build_model_folder
+from mm_agrae.cli.jobs import run_train
 from mm_agrae.store.run_dir import RunDir
 
 
@@ -31,20 +32,10 @@ def warm_model(tmp_path_factory: pytest.TempPathFactory, mixed_data: Path, text_
     """warm_model(architecture): a model that answers with a boxed colour, the right one about half the time."""
     root = tmp_path_factory.mktemp("warm")
 
+    @functools.cache
     def build(architecture: str) -> Path:
-        folder = root / architecture
-        if not folder.exists():
-            corpus = [f"{s.question} {s.solution}" for i in range(24) for s in (colour_sample(i), told(i))] * 4
-            build_model_folder(
-                root / "raw" / architecture, architecture=architecture, size="tiny", corpus=corpus, seed=0
-            )
-            data = mixed_data if architecture.endswith("vl") else text_data
-            recipe = root / f"{architecture}.yaml"
-            recipe.write_text(RECIPE.format(model=root / "raw" / architecture, data=data), encoding="utf-8")
-            overrides = ["sft.num_steps=20", "sft.batch_size=8", "train.checkpoint_every=0"]
-            run = run_sft(recipe, overrides, root / "run" / architecture, False, lambda line: None)
-            (run.checkpoints / "step_000020" / "model").rename(folder)
-        return folder
+        data = mixed_data if architecture.endswith("vl") else text_data
+        return colours.warm_model(root / architecture, architecture, data)
 
     return build
 
@@ -60,4 +51,4 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, warm_model: Callable[[str],
 @pytest.fixture(scope="session")
 def straight(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """That run, from its first step to its last. Copy it before you change anything."""
-    return run_train(recipe, [], tmp_path_factory.mktemp("straight") / "run", False, lambda line: None)
+    return run_train(recipe, [], tmp_path_factory.mktemp("straight") / "run", False, ignore)

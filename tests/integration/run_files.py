@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from same_run import groups, metrics
 
 from mm_agrae.store.checkpoint import latest_checkpoint, read_state
 from mm_agrae.store.run_dir import RunDir
-from mm_agrae.store.tracker import read_metrics
-from mm_agrae.train.verify_resume import exact
 
 
-def metrics(run: RunDir) -> list[dict[str, Any]]:
-    return [{"step": line["step"], **exact(line)} for line in read_metrics(run.metrics)]
+def check_same(run: RunDir, straight: RunDir) -> None:
+    """To the last bit, in everything that decides how they would go on."""
+    for left in (metrics, weights, optimizer, state, groups):
+        assert left(run) == left(straight), left.__name__
 
 
 def weights(run: RunDir) -> str:
@@ -61,16 +62,3 @@ def rewrite(checkpoint: Path, name: str, content: bytes) -> None:
     marker = json.loads((checkpoint / "COMPLETE").read_text(encoding="utf-8"))
     marker["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (checkpoint / "COMPLETE").write_text(json.dumps(marker), encoding="utf-8")
-
-
-def groups(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """The saved completions of training and evaluation by file, in their order."""
-    return {path.relative_to(run.path).as_posix(): _lines(path) for path in sorted(run.path.glob("*/**/*.jsonl"))}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for line in lines:
-        for rollout in line["rollouts"]:
-            del rollout["verdict"]["seconds"]
-    return lines

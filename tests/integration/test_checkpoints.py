@@ -15,6 +15,7 @@ from pathlib import Path
 import processes
 import pytest
 import run_files
+from colours import ignore
 from typer.testing import CliRunner
 
 import mm_agrae.train.session as session_module
@@ -25,10 +26,6 @@ from mm_agrae.store.checkpoint import check_files, complete_checkpoints
 from mm_agrae.store.provenance import PACKAGES
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.train.verify_resume import plan_replay
-
-
-def ignore(line: str) -> None:
-    """Nobody reads these lines."""
 
 
 def flip(path: Path) -> None:
@@ -46,13 +43,6 @@ def marks(run: RunDir) -> dict[str, str]:
     }
 
 
-def check_same_end(run: RunDir, straight: RunDir) -> None:
-    assert run_files.metrics(run) == run_files.metrics(straight)
-    assert run_files.weights(run) == run_files.weights(straight)
-    assert run_files.optimizer(run) == run_files.optimizer(straight)
-    assert run_files.state(run) == run_files.state(straight)
-
-
 @pytest.mark.parametrize("name", ["model/model.safetensors", "optimizer.safetensors"])
 def test_a_flipped_bit_stops_a_resume(recipe: Path, straight: RunDir, tmp_path: Path, name: str) -> None:
     run = run_files.copied(straight, tmp_path / "run")
@@ -62,7 +52,7 @@ def test_a_flipped_bit_stops_a_resume(recipe: Path, straight: RunDir, tmp_path: 
     if name.startswith("model"):  # the remedy that the message names
         shutil.move(run.checkpoints / "step_000004", tmp_path / "away")
         said: list[str] = []
-        check_same_end(run_train(recipe, [], run.path, True, said.append), straight)
+        run_files.check_same(run_train(recipe, [], run.path, True, said.append), straight)
         assert not any("other ground" in line for line in said)
 
 
@@ -98,7 +88,7 @@ def test_a_disk_that_is_full_while_saving(recipe: Path, straight: RunDir, small_
     run = RunDir.open(small_disk / "run")
     assert [path.name for path in run.checkpoints.iterdir()] == ["step_000002"]
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    check_same_end(run_train(recipe, [], run.path, True, ignore), straight)
+    run_files.check_same(run_train(recipe, [], run.path, True, ignore), straight)
 
 
 def test_a_file_that_cannot_be_written_whole(recipe: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import run_files
+from colours import ignore
 from processes import environment
 
 import mm_agrae.evaluate.run as evaluate_run
@@ -33,10 +34,6 @@ profile: generic
 ks: [1, 2]
 g_pass_ks: [4]
 """
-
-
-def ignore(line: str) -> None:
-    """Nobody reads these lines."""
 
 
 def summary_of(run: RunDir, name: str = "held_out") -> dict[str, Any]:

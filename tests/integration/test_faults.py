@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import fault_rows
 import pytest
 import run_files
 import torch
-from faults import Launcher
+from colours import ignore
+from faults import Launcher, spoil_gradients
 
 import mm_agrae.cli.main as command_line
 from mm_agrae.cli.jobs import run_sft, run_train
 from mm_agrae.lab.replay.run import run_replay
 from mm_agrae.store.run_dir import RunDir
-from mm_agrae.train.distributed import World
 from mm_agrae.train.supervision import STALLED
 
 SHORT = ["train.num_steps=4", "evaluate.num_samples=1", "evaluate.ks=[1]"]
-
-
-def ignore(line: str) -> None:
-    """Nobody reads these lines."""
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +59,6 @@ def test_one_rank_of_two_stalls(bench: fault_rows.Bench) -> None:
     assert "in _hang" in stacks[1]
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[int], bool]) -> None:
-    """Gradients of the updates whose number, from 1, is bad are no numbers."""
-    real, calls = World.sum_gradients, []
-
-    def sum_gradients(self: World, parameters: list[torch.nn.Parameter]) -> None:
-        real(self, parameters)
-        calls.append(parameters)
-        if is_bad(len(calls)):
-            assert parameters[0].grad is not None
-            parameters[0].grad.view(-1)[0] = float("nan")
-
-    monkeypatch.setattr(World, "sum_gradients", sum_gradients)
-
-
 def last_weights(run: RunDir, step: int) -> bytes:
     return (run.checkpoints / f"step_{step:06d}" / "model" / "model.safetensors").read_bytes()
 
@@ -89,7 +70,7 @@ def test_gradients_that_stay_no_numbers_end_the_run(
     settings = [*fault_rows.SETTINGS, "train.rollout_log_every=100"]
     said: list[str] = []
     with monkeypatch.context() as patched:
-        spoil(patched, lambda number: number >= 3)
+        spoil_gradients(lambda number: number >= 3, patched.setattr)
         with pytest.raises(FloatingPointError, match="more than 2 updates in a row") as ended:
             run_train(
                 bench.recipe, [*settings, "supervision.max_skipped_updates=2"], tmp_path / "run", False, said.append
@@ -108,14 +89,14 @@ def test_gradients_that_stay_no_numbers_end_the_run(
     run_replay(batch, algorithms=("grpo", "dapo"), out=tmp_path / "replay", num_groups=1, log=ignore)
     # Resumed with the bound of before, the next bad update is the fourth in a row.
     with monkeypatch.context() as patched:
-        spoil(patched, lambda number: True)
+        spoil_gradients(lambda number: True, patched.setattr)
         with pytest.raises(FloatingPointError, match="the last of them in step 6"):
             run_train(bench.recipe, [*settings, "supervision.max_skipped_updates=3"], run.path, True, ignore)
     assert run_files.state(run)["skipped_in_a_row"] == 4
 
 
 def test_a_warm_start_that_is_no_number(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, lambda number: number != 2)
+    spoil_gradients(lambda number: number != 2, monkeypatch.setattr)
     settings = ["sft.num_steps=4", "supervision.max_skipped_updates=1"]
     with pytest.raises(FloatingPointError, match=r"in step 4.*It learnt from (colour\d+, )+colour\d+\."):
         run_sft(recipe, settings, tmp_path / "run", False, ignore)

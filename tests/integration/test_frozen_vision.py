@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import run_files
+from colours import ignore
 from torch import Tensor
 
 from mm_agrae.cli.jobs import run_train
@@ -21,10 +22,6 @@ SETTINGS = [
     "evaluate.every=1",
     "evaluate.greedy=true",
 ]
-
-
-def ignore(line: str) -> None:
-    """Nobody reads these lines."""
 
 
 def test_a_run_encodes_every_picture_once_and_ends_with_the_same_bits(

@@ -11,6 +11,7 @@ import pytest
 import run_files
 import same_run
 import torch
+from colours import ignore
 from launches import two_processes
 from safetensors.torch import load_file
 
@@ -23,10 +24,6 @@ SETTINGS = [
     *("algorithm.beta=0.02", "train.updates_per_rollout=3", "train.sharding=fsdp2"),
 ]
 WARM_UP = ["sft.num_steps=3", "sft.batch_size=3", "train.sharding=fsdp2", "train.reshard_after_forward=false"]
-
-
-def ignore(line: str) -> None:
-    """Nobody reads these lines."""
 
 
 def cut_after_first(run: RunDir, out: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import run_files
 import torch
+from colours import ignore
 from safetensors.torch import load_file
 
 from mm_agrae.cli.jobs import run_evaluate, run_sft, run_train
@@ -16,10 +17,6 @@ from mm_agrae.store.run_dir import RunDir
 
 IN_BF16 = {"precision": "bf16", "stored_weights": "bf16_with_fp32_masters", "layout": "shared"}
 BF16 = ["model.precision=bf16", "model.stored_weights=bf16_with_fp32_masters"]
-
-
-def ignore(line: str) -> None:
-    """Nobody reads these lines."""
 
 
 def forget_the_end(run: RunDir) -> None:
@@ -39,8 +36,7 @@ def test_training_in_bf16_resumes_exactly(recipe: Path, tmp_path: Path) -> None:
     run = run_train(recipe, settings, tmp_path / "run", False, ignore)
     forget_the_end(run)
     resumed = run_train(recipe, settings, run.path, True, ignore)
-    for files in (run_files.metrics, run_files.weights, run_files.optimizer, run_files.state, run_files.groups):
-        assert files(resumed) == files(straight)
+    run_files.check_same(resumed, straight)
     assert environment_of(resumed) == IN_BF16
     start, end = (
         load_file(run.checkpoints / step / "model" / "model.safetensors") for step in ("step_000002", "step_000004")

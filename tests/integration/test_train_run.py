@@ -6,27 +6,27 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import run_files
 import torch
-from colours import RECIPE, colour_sample, write_colours
+from colours import RECIPE, colour_sample, ignore, write_colours
 
 from mm_agrae.cli.jobs import run_evaluate, run_train
 from mm_agrae.config import load_config
 from mm_agrae.engines.scripted_engine import ScriptedEngine
+from mm_agrae.engines.transformers_engine import TransformersEngine
+from mm_agrae.errors import EngineError
 from mm_agrae.metrics.catalogue import check_keys
+from mm_agrae.records import Completion
 from mm_agrae.rollout import Judge
-from mm_agrae.store.checkpoint import latest_checkpoint
+from mm_agrae.store.checkpoint import complete_checkpoints, latest_checkpoint
 from mm_agrae.store.run_dir import RunDir
 from mm_agrae.store.tracker import read_metrics
 from mm_agrae.train.loop import Parts, train
 from mm_agrae.train.session import open_session
 from mm_agrae.verify import VerifierPool
-
-
-def ignore(line: str) -> None:
-    """Nobody reads these lines."""
 
 
 def test_a_run_leaves_everything_behind(recipe: Path, tmp_path: Path) -> None:
@@ -143,6 +143,7 @@ def test_scripted_answers_are_rewarded_as_they_deserve(recipe: Path, tmp_path: P
     )
     samples = [colour_sample(index, image=index % 2 > 0) for index in range(8)]
     measured: list[int] = []
+    gaps: list[float] = []
 
     def evaluate(step: int) -> dict[str, float]:
         measured.append(step)
@@ -150,7 +151,8 @@ def test_scripted_answers_are_rewarded_as_they_deserve(recipe: Path, tmp_path: P
 
     with VerifierPool(num_workers=1, timeout_s=5.0) as verifier:
         judge = Judge(verifier=verifier, correct_weight=0.9, format_weight=0.1)
-        train(session, Parts(samples=samples, engine=engine, judge=judge, evaluate=evaluate))
+        parts = Parts(samples=samples, engine=engine, judge=judge, evaluate=evaluate, check_gap=gaps.append)
+        train(session, parts)
     session.close()
     assert measured == [0, 2]
     assert engine.weights_version == 2
@@ -164,6 +166,7 @@ def test_scripted_answers_are_rewarded_as_they_deserve(recipe: Path, tmp_path: P
     assert lines[1]["group/mixed_frac"] > 0
     # The engine claims probability 1 for every token, and the gap says that this is not the trainer's view.
     assert lines[1]["rollout/logprob_gap_mean_nats"] > 0.01
+    assert gaps == [line["rollout/logprob_gap_mean_nats"] for line in lines[1:]]
 
 
 def test_wandb_offline_by_one_setting(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,3 +236,26 @@ def test_adapters_of_a_run_are_measured_and_trained_further(recipe: Path, tmp_pa
     assert measured[0]["eval/held_out/pass@1"] == after["eval/held_out/pass@1"]
     further = run_train(recipe, [*one_step, f"model.path={model}"], tmp_path / "further", False, ignore)
     assert (further.checkpoints / "step_000001" / "model" / "model.safetensors").exists()
+
+
+def test_an_engine_that_parts_from_the_trainer_ends_the_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that missed an update: the step that shows it is not kept."""
+    real = TransformersEngine.generate
+
+    def late(engine: TransformersEngine, *asked: Any) -> list[list[Completion]]:
+        groups = real(engine, *asked)
+        if engine.weights_version == 0:
+            return groups
+        return [
+            [replace(one, logprobs=tuple(value - 0.01 for value in one.logprobs)) for one in group] for group in groups
+        ]
+
+    monkeypatch.setattr(TransformersEngine, "generate", late)
+    settings = ["train.num_steps=3", "train.checkpoint_every=1", "data.eval={}"]
+    with pytest.raises(EngineError, match=r"step 2: the engine's log-probabilities are 1\.00e-02 nats off"):
+        run_train(recipe, settings, tmp_path / "run", False, ignore)
+    run = RunDir.open(tmp_path / "run")
+    assert [line["step"] for line in read_metrics(run.metrics)] == [0, 1]
+    assert list(complete_checkpoints(run.checkpoints)) == [1]

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 with patch.dict(os.environ):  # the script settles the environment of its processes
-    import fault_parts
+    import fault_rows_services as services
     import fault_table
 
 from fault_rows import Row
@@ -68,9 +68,9 @@ def test_a_word_that_names_no_row_is_refused(
 def test_a_fault_that_never_reached_the_run_does_not_hold(
     monkeypatch: pytest.MonkeyPatch, said: str, holds: bool
 ) -> None:
-    monkeypatch.setattr(fault_parts, "left_alone", lambda bench: (None, 1.0, None))
-    monkeypatch.setattr(fault_parts, "served", lambda *given: (None, 3.5, Ended(status=0, said=said)))
-    monkeypatch.setattr(fault_parts, "difference", lambda run, straight: "")
-    monkeypatch.setattr(fault_parts.run_files, "groups", lambda run: {})
-    row = fault_parts.server_row(None, "server", lambda server, start: server)  # type: ignore[arg-type]
+    monkeypatch.setattr(services, "left_alone", lambda bench: (None, 1.0, None))
+    monkeypatch.setattr(services, "served", lambda *given: (None, 3.5, Ended(status=0, said=said)))
+    monkeypatch.setattr(services, "difference", lambda run, straight: "")
+    monkeypatch.setattr(services.run_files, "groups", lambda run: {})
+    row = services.server_row(None, "server", lambda server, start: server)  # type: ignore[arg-type]
     assert (row.holds, row.recover_s, row.lost) == (holds, 2.5, "nothing")

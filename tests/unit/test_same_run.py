@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ import pytest
 import same_run
 
 from mm_agrae.store.run_dir import RunDir
+
+
+def sampled(*token_ids: int) -> dict[str, Any]:
+    return {"token_ids": token_ids, "verdict": {"seconds": random.random()}}
+
 
 LINES = [
     {"step": 0, "eval/held_out/pass@1": 0.25, "time/evaluate_s": 1.0},
@@ -25,7 +31,7 @@ LINES = [
         "sft/loss_nats": 0.5,
     },
 ]
-GROUP = {"sample_id": "a", "prompt_hash": "h", "rollouts": [{"token_ids": [1, 2]}, {"token_ids": [3]}]}
+GROUP = {"sample_id": "a", "prompt_hash": "h", "rollouts": [sampled(1, 2), sampled(3)]}
 
 
 def run(folder: Path, lines: list[dict[str, Any]], group: dict[str, Any]) -> RunDir:
@@ -85,9 +91,7 @@ def test_a_step_that_is_missing_is_told(compare: Callable[..., list[str]]) -> No
     assert "has 1 lines" in found
 
 
-@pytest.mark.parametrize(
-    "other", [{"rollouts": [{"token_ids": [1, 2]}, {"token_ids": [4]}]}, {"sample_id": "b"}, {"prompt_hash": "g"}]
-)
+@pytest.mark.parametrize("other", [{"rollouts": [sampled(1, 2), sampled(4)]}, {"sample_id": "b"}, {"prompt_hash": "g"}])
 def test_another_completion_or_problem_is_told(compare: Callable[..., list[str]], other: dict[str, Any]) -> None:
     assert compare(group=GROUP | other) == ["rollouts/step_000001.jsonl holds other problems or other completions"]
 

@@ -47,8 +47,11 @@ def judged(pool: VerifierPool, *, endless: bool = False) -> tuple[list[Verdict],
     return verdicts, time.perf_counter() - begun
 
 
-def verifier_row(name: str, harm: Callable[[VerifierPool, Worker], None] | None) -> Row:
-    """Judge undisturbed, with a fault at the first answer that a worker gets (None: one that never ends), and again."""
+def verifier_row(bench: Bench, name: str, harm: Callable[[VerifierPool, Worker], None] | None) -> Row:
+    """Judge undisturbed, with a fault at the first answer that a worker gets, and again.
+
+    Without harm, the fault is an answer whose comparison never ends.
+    """
     with VerifierPool(num_workers=1, timeout_s=TIMEOUT_S) as pool:
         judged(pool)  # the first start of a worker is none of the fault
         expected, undisturbed_s = judged(pool)
@@ -87,27 +90,15 @@ def _harmed(harm: Callable[[Worker], None]) -> Callable[[Worker, Comparison], No
     return send
 
 
-def hung_comparison(bench: Bench) -> Row:
-    """Computer algebra that does not come back."""
-    return verifier_row("comparison never ends", None)
+def kill_worker(pool: VerifierPool, worker: Worker) -> None:
+    os.kill(worker.pid or 0, signal.SIGKILL)
 
 
-def killed_worker(bench: Bench) -> Row:
-    def kill(pool: VerifierPool, worker: Worker) -> None:
-        os.kill(worker.pid or 0, signal.SIGKILL)
-
-    return verifier_row("verifier worker killed", kill)
-
-
-def killed_pool(bench: Bench) -> Row:
+def kill_pool(pool: VerifierPool, worker: Worker) -> None:
     """The process that forks the workers dies with its worker."""
-
-    def kill(pool: VerifierPool, worker: Worker) -> None:
-        assert pool._staff._parent is not None
-        pool._staff._parent.process.kill()
-        os.kill(worker.pid or 0, signal.SIGKILL)
-
-    return verifier_row("verifier pool killed", kill)
+    assert pool._staff._parent is not None
+    pool._staff._parent.process.kill()
+    kill_worker(pool, worker)
 
 
 def serve(port: int) -> None:
@@ -133,7 +124,7 @@ Harm = Callable[[BaseProcess, Callable[[], BaseProcess]], BaseProcess]
 def server_row(bench: Bench, name: str, harm: Harm) -> Row:
     """Harm the server of a run once step 2 is made; the run goes on by itself, and is that of a server left alone."""
     straight, alone_s, _ = left_alone(bench)
-    run, seconds, ended = served(bench, name.replace(" ", "_"), harm)
+    run, seconds, ended = served(bench, name, harm)
     lost = difference(run, straight) if ended.status == 0 else "the run does not go on"
     if not lost and run_files.groups(run) != run_files.groups(straight):
         lost = "completions differ"
@@ -151,7 +142,7 @@ def server_row(bench: Bench, name: str, harm: Harm) -> Row:
 
 @cache
 def left_alone(bench: Bench) -> tuple[RunDir, float, Ended]:
-    return served(bench, "left_alone", lambda server, start: server)
+    return served(bench, "server left alone", lambda server, start: server)
 
 
 def served(bench: Bench, name: str, harm: Harm) -> tuple[RunDir, float, Ended]:
@@ -163,7 +154,7 @@ def served(bench: Bench, name: str, harm: Harm) -> tuple[RunDir, float, Ended]:
         process.start()
         return process
 
-    out = bench.folder / name
+    out = bench.out(name)
     settings = [
         "engine.kind=vllm_server",
         f"engine.base_urls=[http://127.0.0.1:{port}]",
@@ -183,22 +174,17 @@ def served(bench: Bench, name: str, harm: Harm) -> tuple[RunDir, float, Ended]:
     return RunDir.open(out), made - harmed, ended
 
 
-def killed_server(bench: Bench) -> Row:
-    def harm(server: BaseProcess, start: Callable[[], BaseProcess]) -> BaseProcess:
-        server.kill()
-        server.join()
-        time.sleep(DEAD_S)
-        return start()
-
-    return server_row(bench, "vLLM server killed and restarted", harm)
+def restart(server: BaseProcess, start: Callable[[], BaseProcess]) -> BaseProcess:
+    server.kill()
+    server.join()
+    time.sleep(DEAD_S)
+    return start()
 
 
-def hung_server(bench: Bench) -> Row:
-    def harm(server: BaseProcess, start: Callable[[], BaseProcess]) -> BaseProcess:
-        assert server.pid is not None
-        os.kill(server.pid, signal.SIGSTOP)
-        time.sleep(HUNG_S)
-        os.kill(server.pid, signal.SIGCONT)
-        return server
-
-    return server_row(bench, f"vLLM server hangs for {HUNG_S:g} s", harm)
+def freeze(server: BaseProcess, start: Callable[[], BaseProcess]) -> BaseProcess:
+    """Stop it for a while."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    time.sleep(HUNG_S)
+    os.kill(server.pid, signal.SIGCONT)
+    return server
