@@ -308,7 +308,11 @@ def run_ours(session: Session, samples: Sequence[Sample]) -> tuple[list[dict[str
     engine = WatchedEngine(engine=plain, ends=[])
     with VerifierPool(num_workers=config.verifier.num_workers) as verifier:
         judge = EverySecond(verifier=verifier, correct_weight=1.0, format_weight=0.0)
-        train(session, Parts(samples=samples, engine=engine, judge=judge, evaluate=lambda step: {}))
+        nothing: dict[str, float] = {}
+        parts = Parts(
+            samples=samples, engine=engine, judge=judge, evaluate=lambda step: nothing, check_gap=lambda gap: None
+        )
+        train(session, parts)
     session.close()
     lines = session.run_dir.metrics.read_text(encoding="utf-8").splitlines()
     return [metrics for metrics in map(json.loads, lines) if "time/step_s" in metrics], engine.ends

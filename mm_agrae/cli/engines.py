@@ -13,7 +13,7 @@ from mm_agrae.engines.vllm_engine import VllmEngine
 from mm_agrae.engines.vllm_server import VllmServerEngine
 from mm_agrae.errors import DataError, EngineError
 from mm_agrae.policy.feed import Feed
-from mm_agrae.preflight.twin import TwinReport
+from mm_agrae.preflight.twin import TwinReport, bound_of
 from mm_agrae.preflight.twin_check import check_twins
 from mm_agrae.records import Sample
 from mm_agrae.store.atomic import write_json
@@ -97,6 +97,33 @@ def require_twins(config: RunConfig, session: Session, engine: Engine, samples: 
         raise EngineError(_why_refused(report))
     for finding in report.findings:
         session.log(f"warning: twin check: {finding.text}")
+
+
+def check_gap(config: RunConfig, session: Session, mean_nats: float) -> None:
+    """Hold the tokens of a step against the bound of the check at the start: engine and trainer may part on the way.
+
+    Args:
+        config: Its engine.on_mismatch and engine.max_logprob_gap_nats.
+        session: Whose step it is.
+        mean_nats: Mean |engine - trainer| log-probability of the step's tokens, over all ranks; NaN where none counted.
+
+    Raises:
+        EngineError: It is over the bound, and engine.on_mismatch is refuse.
+    """
+    bound = bound_of(session.policy.precision, config.engine.max_logprob_gap_nats).mean_nats
+    if not mean_nats > bound:
+        return
+    told = (
+        f"step {session.step + 1}: the engine's log-probabilities are {mean_nats:.2e} nats off the trainer's on "
+        f"average, but must be within {bound:g} (engine.max_logprob_gap_nats): it samples from other weights, or "
+        "computes otherwise, than at the start"
+    )
+    if config.engine.on_mismatch == "refuse":
+        raise EngineError(
+            f"{told}. Nothing of this step is kept. Start the engine anew and go on with --resume; "
+            "engine.on_mismatch=warn learns from such tokens."
+        )
+    session.log(f"warning: {told}")
 
 
 def _why_refused(report: TwinReport) -> str:

@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mm_agrae.cli.blind import measure_blind, plan_blind
-from mm_agrae.cli.engines import make_engine, require_twins
+from mm_agrae.cli.engines import check_gap, make_engine, require_twins
 from mm_agrae.cli.load import load_samples
 from mm_agrae.cli.load_sets import load_tasks
 from mm_agrae.cli.progress import measuring
@@ -134,7 +135,14 @@ def _learn(config: RunConfig, session: Session, samples: Sequence[Sample], tasks
         def evaluate(step: int) -> dict[str, float]:
             return _measure_all(session, evaluator, tasks, step)
 
-        train(session, Parts(samples=samples, engine=engine, judge=judge, evaluate=evaluate))
+        parts = Parts(
+            samples=samples,
+            engine=engine,
+            judge=judge,
+            evaluate=evaluate,
+            check_gap=partial(check_gap, config, session),
+        )
+        train(session, parts)
 
 
 def _warn(config: RunConfig, session: Session) -> None:

@@ -35,13 +35,16 @@ from mm_agrae.train.update import Learner, update
 class Parts:
     """What the loop is given: where problems come from, who answers, who judges, who measures.
 
-    `evaluate` takes the step and returns eval/* metrics; it runs on all ranks.
+    `evaluate` takes the step and returns eval/* metrics; it runs on all ranks. `check_gap` takes the mean difference of
+    a step's log-probabilities, engine from trainer (nats; NaN where nothing was learnt), and raises where it is too
+    large.
     """
 
     samples: Sequence[Sample]
     engine: Engine
     judge: Judge
     evaluate: Callable[[int], dict[str, float]]
+    check_gap: Callable[[float], None]
 
 
 def train(session: Session, parts: Parts) -> None:
@@ -50,6 +53,7 @@ def train(session: Session, parts: Parts) -> None:
     Raises:
         DataError: A sample cannot be used. The run stops before the update it would have been part of, and everything
             before it is saved.
+        EngineError: The engine failed, or is not the trainer's twin any more; what was saved before stays.
         FloatingPointError: Loss or gradient was not finite too often in a row; everything is saved, the batch too.
     """
     with session.watch.steps():
@@ -78,6 +82,8 @@ def _train(session: Session, parts: Parts) -> None:
         balance_s = time.perf_counter() - balancing
         with session.watch.phase("update"):
             outcome = update(learner, batch, step=session.step) | {"time/balance_s": balance_s}
+        # Before anything of the step is recorded or saved.
+        parts.check_gap(outcome["rollout/logprob_gap_mean_nats"])
         session.step, session.cursor, session.estimator = session.step + 1, sampled.cursor, estimator
         syncing = time.perf_counter()
         with session.watch.phase("sync"):
