@@ -10,7 +10,7 @@
 #   together     both train one run; it must be the run of one process (scripts/same_run.py)
 #   copies       another setting in the recipe of host 1: refused at the start
 #   folder       a run folder that host 1 has for itself: refused at the start
-#   data         host 1 has no data: it says so, and host 0 does not wait for it
+#   data         host 1 has no data: both end, and host 0 says that it is host 1
 #   killed       every process of host 1 is killed with -9 in mid-run: host 0 ends too, and says why; both resume
 #   cut          the cable is cut in mid-run: both end at a deadline, and say why; both resume
 set -euo pipefail
@@ -175,8 +175,9 @@ started=$(now)
 train_on_both data --out "$work/shared/data" "${short[@]}"
 mv "$work/host1/elsewhere" "$work/host1/data"
 expect_stopped data
+expect_said data 0 "rank 1 on "
 expect_said data 1 "error: data"
-say data "host 1 has no data: both ended, host 1 said what it misses" "$(since "$started")"
+say data "host 1 has no data: both ended and said so" "$(since "$started")"
 
 start_both killed --out "$work/shared/killed" "${short[@]}" "supervision.deadline_s=$deadline_s"
 await_two_steps killed
