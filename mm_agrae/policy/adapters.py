@@ -11,10 +11,19 @@ from mm_agrae.errors import ConfigError
 
 
 def from_the_base_up(path: str) -> list[str]:
-    """A model, then the peft adapter folders upon it (checkpoints of LoRA runs), which end with `path`."""
+    """A model, then the peft adapter folders upon it (checkpoints of LoRA runs), which end with `path`.
+
+    Raises:
+        ConfigError: A folder of adapters holds none as safetensors.
+    """
     settings = Path(path) / "adapter_config.json"
     if not settings.is_file():
         return [path]
+    if not settings.with_name("adapter_model.safetensors").is_file():
+        raise ConfigError(
+            f"{path} has an adapter_config.json but no adapter_model.safetensors, and nothing is unpickled here. Save "
+            "the adapters as safetensors, or name another folder."
+        )
     return [*from_the_base_up(json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"]), path]
 
 

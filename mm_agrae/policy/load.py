@@ -278,13 +278,14 @@ def _load_model(path: str, language: str | None, vision: str | None) -> Any:
     try:
         model = auto.from_pretrained(
             path,
+            use_safetensors=True,  # nothing of a stranger's is unpickled
             dtype=torch.float32,
             attn_implementation={"": language, "text_config": language, "vision_config": "sdpa"},
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"model.path {path!r} has a configuration but no model that can be loaded: {error}\n"
-            "Give a folder with the weights of a language model or a vision-language model."
+            "Give a folder with the weights of a language model or a vision-language model, as safetensors."
         ) from error
     except KeyError as error:
         if error.args != (LANGUAGE_ATTENTION,):

@@ -1,5 +1,8 @@
 """What a model is asked when it is loaded: are its logits those of its head, its states finite, its lines apart?"""
 
+import json
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,3 +177,28 @@ def test_longrope_of_one_set_of_factors_goes_on(build: Build, rendered: Callable
     rope = LONGROPE | {"long_factor": LONGROPE["short_factor"]}
     policy, _ = load(build("phi3", {"rope_parameters": rope, "original_max_position_embeddings": 100}))
     score(policy, lay_out(policy, [Row(prompt=rendered(policy), completions=((40,) * 100,))]))
+
+
+@pytest.mark.parametrize("what", ["model", "adapters"])
+def test_nothing_is_unpickled(model_folder: Callable[[str], Path], tmp_path: Path, what: str) -> None:
+    """A folder of a stranger's may hold anything."""
+    folder, fired = tmp_path / what, tmp_path / "fired"
+    shutil.copytree(model_folder("qwen3"), folder)
+    names = {"model": ("model.safetensors", "pytorch_model.bin"), "adapters": ("-", "adapter_model.bin")}
+    (folder / names[what][0]).unlink(missing_ok=True)
+    (folder / names[what][1]).write_bytes(pickle.dumps(Trap(fired)))
+    if what == "adapters":
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+    with pytest.raises(ConfigError, match="safetensors"):
+        load(folder)
+    assert not fired.exists()
+
+
+class Trap:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, fired: Path) -> None:
+        self.fired = fired
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.fired,)
