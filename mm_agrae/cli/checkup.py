@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -106,11 +106,9 @@ def _problems(config: RunConfig, session: Session, samples: Sequence[Sample]) ->
         images=config.images,
         max_prompt_tokens=config.rollout.max_prompt_tokens,
     )
-    lines = _attempt("prompts", lambda: list(length_lines(budget, samples)))
-    yield from [lines] if isinstance(lines, Line) else lines
+    yield from _told("prompts", lambda: length_lines(budget, samples))
     with make_verifier(config) as pool:
-        lines = _attempt("answers", lambda: list(answer_lines(samples, pool, config.verifier.profile)))
-    yield from [lines] if isinstance(lines, Line) else lines
+        yield from _told("answers", lambda: answer_lines(samples, pool, config.verifier.profile))
 
 
 def engine_lines(config: RunConfig, session: Session, samples: Sequence[Sample] | Line) -> Iterator[Line]:
@@ -127,9 +125,16 @@ def engine_lines(config: RunConfig, session: Session, samples: Sequence[Sample] 
         if isinstance(samples, Line):
             return
         feed = Feed(policy=session.policy, config=config, log=lambda line: None)
-        found = _attempt("twins", lambda: [check_twins(engine, feed, samples, session.world)])
         refuses = config.engine.on_mismatch == "refuse"
-        yield from [found] if isinstance(found, Line) else twin_lines(*found, refuses=refuses)
+        yield from _told(
+            "twins", lambda: twin_lines(check_twins(engine, feed, samples, session.world), refuses=refuses)
+        )
+
+
+def _told(topic: str, look: Callable[[], Iterable[Line]]) -> Iterator[Line]:
+    """The lines of a look, or what stands in its way."""
+    found = _attempt(topic, lambda: list(look()))
+    yield from [found] if isinstance(found, Line) else found
 
 
 def _attempt(topic: str, make: Callable[[], T]) -> T | Line:

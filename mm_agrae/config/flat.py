@@ -16,7 +16,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two nested settings, "name: before -> after" with values in JSON, by name.
 
     Of a section that was filled or emptied, what stands in it is named and no more.

@@ -96,16 +96,16 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
         raise ConfigError("\n".join(explain(error, origin, RunConfig))) from error
 
 
-def config_hash(config: RunConfig) -> str:
+def numbers_hash(config: RunConfig) -> str:
     """Hash of everything that decides the numbers of a run.
 
     Where it is written, how it is watched, how it is spread over processes and how much memory it takes do not. Two
     configurations compare if this version has read both: a setting that one was saved without has its default then.
     """
-    return saved_hash(config.model_dump(mode="json", exclude=DECIDES_NO_NUMBER))
+    return config_hash(config.model_dump(mode="json", exclude=DECIDES_NO_NUMBER))
 
 
-def saved_hash(values: Mapping[str, Any]) -> str:
+def config_hash(values: Mapping[str, Any]) -> str:
     """Hash of a configuration by the keys that it was saved with, in whatever version; the mark of a run's checkpoints.
 
     It stays the same when a later version adds settings.

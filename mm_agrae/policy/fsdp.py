@@ -1,8 +1,8 @@
 """Weights in pieces (FSDP2): each process keeps a part of every layer, and a layer is whole only while it computes.
 
 Whole on every process stay the head with an embedding that is tied to it, and a frozen vision tower: its features are
-cached, so each process calls it for other pictures. A tower that is trained is shared out, and every pass of every
-process calls it, for nothing where there are no pictures: a pass through pieces is a meeting.
+cached, so each process calls it for other pictures. A pass through pieces needs every process: where a trained tower is
+shared out, every process calls it in every pass, with an empty picture where it has none.
 
 A piece of a trained weight is fp32 and what the optimiser moves; layers compute with its precision, so pieces of bf16
 weights are their own masters (mixed precision of torch's fully_shard).
@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mm_agrae.errors import ConfigError
-from mm_agrae.policy.masters import Masters
+from mm_agrae.policy.masters import Masters, master_of
 from mm_agrae.policy.sharing import probe_states, same_states
 from mm_agrae.policy.vision import takes_features, tower_is_frozen
 
@@ -36,19 +36,19 @@ class Shards:
 
     Attributes:
         units: Modules whose own weights are gathered and let go together.
-        tower: Whether the vision tower is among them.
+        with_tower: Whether the vision tower is among them.
         gathered: Whether all of them are whole at present.
     """
 
     units: tuple[FSDPModule, ...]
-    tower: bool
+    with_tower: bool
     gathered: bool = False
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
         """All weights whole on every process, for as many passes as each wants.
 
-        Every process must enter. Without a gradient no pass inside is a meeting; with one, its backward pass is.
+        Every process must enter. Inside, forward passes wait for no other process; backward passes do.
         """
         if self.gathered:
             yield
@@ -107,7 +107,7 @@ def shard(policy: Policy, mesh: DeviceMesh) -> Policy:
         maker.unit(policy.head)
         register_fsdp_forward_method(policy.head, "score")  # what the trainer calls in the place of forward
     _check_pieces(policy, mesh, stay)
-    shards = Shards(units=tuple(maker.units), tower=shares_tower)
+    shards = Shards(units=tuple(maker.units), with_tower=shares_tower)
     policy = replace(policy, shards=shards, masters=maker.masters_left())
     # This is also the first pass. It makes the backbone the root: a tower called before would take itself for one.
     if not same_states(policy, before, probe_states(policy)):
@@ -142,7 +142,7 @@ class _Maker:
     def __init__(self, policy: Policy, mesh: DeviceMesh, stay: set[nn.Parameter]) -> None:
         self.mesh = mesh
         self.stay = stay
-        self.masters = dict(zip(policy.masters.weights, policy.masters.fp32, strict=True)) if policy.masters else {}
+        self.masters = master_of(policy.masters)
         narrow = policy.stored_weights != "fp32"
         self.precision = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if narrow else None,

@@ -47,6 +47,11 @@ class Masters:
             weight.grad = None
 
 
+def master_of(masters: Masters | None) -> dict[nn.Parameter, Tensor]:
+    """Weight -> its master, of every weight that has one."""
+    return dict(zip(masters.weights, masters.fp32, strict=True)) if masters else {}
+
+
 def pick_storage(name: str, *, precision: str, device: torch.device) -> Storage:
     """How weights are stored under model.stored_weights.
 

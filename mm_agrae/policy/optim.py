@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mm_agrae.config.schema import OptimConfig
 from mm_agrae.policy.fsdp import is_piece, whole
-from mm_agrae.policy.masters import Masters
+from mm_agrae.policy.masters import Masters, master_of
 
 T = TypeVar("T", bound=Tensor)
 
@@ -30,7 +30,7 @@ def make_optimizer(
     Raises:
         ValueError: If weights of 16 bits come without masters, or masters are of other weights.
     """
-    fp32 = dict(zip(masters.weights, masters.fp32, strict=True)) if masters else {}
+    fp32 = master_of(masters)
     if not fp32.keys() <= set(parameters):
         raise ValueError(
             f"there are masters of {len(fp32)} weights, but {len(parameters)} others are trained. "

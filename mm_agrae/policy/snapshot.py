@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mm_agrae.errors import CheckpointError
 from mm_agrae.policy.fsdp import piece_like, whole
 from mm_agrae.policy.load import Policy
+from mm_agrae.policy.masters import master_of
 
 ADAPTER = "default"  # the name that peft gives to the only one
 
@@ -149,7 +150,7 @@ def is_adapted(policy: Policy) -> bool:
 
 def _moved(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """The name of every trained weight, and what the optimiser moves: its master where there is one."""
-    masters = dict(zip(policy.masters.weights, policy.masters.fp32, strict=True)) if policy.masters else {}
+    masters = master_of(policy.masters)
     for name, parameter in policy.inner.named_parameters():
         if parameter.requires_grad:
             yield name, masters.get(parameter, parameter)
@@ -157,7 +158,7 @@ def _moved(policy: Policy) -> Iterator[tuple[str, Tensor]]:
 
 def _reader(policy: Policy) -> Callable[[nn.Parameter], Tensor]:
     """Parameter -> its fp32 values."""
-    masters = dict(zip(policy.masters.weights, policy.masters.fp32, strict=True)) if policy.masters else {}
+    masters = master_of(policy.masters)
 
     def full(parameter: nn.Parameter) -> Tensor:
         if parameter in masters:

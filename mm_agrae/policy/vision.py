@@ -81,7 +81,7 @@ def _given(features: Sequence[PictureFeatures]) -> dict[str, Any]:
 def _others_wait_for_tower(policy: Policy) -> bool:
     """Whether a pass without pictures must call the tower, because the weights of it that others gather are here."""
     shards = policy.shards
-    return shards is not None and shards.tower and (torch.is_grad_enabled() or not shards.gathered)
+    return shards is not None and shards.with_tower and (torch.is_grad_enabled() or not shards.gathered)
 
 
 def _no_picture(policy: Policy) -> dict[str, Any]:

@@ -77,6 +77,14 @@ def prompts_to_ask(feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> list[
 
     So every engine is asked, and with sharded weights every process makes as many forward passes.
 
+    Args:
+        feed: Renders; its log is told what cannot be used only where nobody can use anything.
+        samples: The problems of the run.
+        ranks: All of them must call it.
+
+    Returns:
+        NUM_PROMPTS prompts, or as many as it takes to ask every server.
+
     Raises:
         DataError: No process has any.
     """
@@ -92,8 +100,7 @@ def prompts_to_ask(feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> list[
             f"cannot be compared; the first: {reasons[0]}"
         )
     lender = has_any.index(True)
-    (rank,) = ranks.share(range(ranks.size))
-    lent = ranks.collect([mine if rank == lender else []])[lender]
+    lent = ranks.collect([mine if ranks.rank == lender else []])[lender]
     return mine or lent
 
 
@@ -102,6 +109,14 @@ def first_prompts(feed: Feed, samples: Sequence[Sample], ranks: Ranks) -> list[R
 
     Those with pictures come first, with one place for a text. What cannot be used is passed over and told feed.log: the
     run meets it in its own time. Few problems are repeated, because every process must ask about as many.
+
+    Args:
+        feed: Renders, and its log is told.
+        samples: The problems of the run.
+        ranks: Among whom they are shared out.
+
+    Returns:
+        As many prompts as on every other process; none where this one can use no problem.
     """
     num_prompts = _num_prompts(feed, ranks)
     order = PromptSampler(len(samples), feed.config.seed).indices(0, _num_looked_at(feed, samples, ranks))
@@ -151,6 +166,16 @@ def ask(
     seeds: Sequence[Sequence[int]],
 ) -> list[Asked]:
     """Sample every prompt, and answer it greedily with its pictures and with grey ones.
+
+    Args:
+        engine: Is asked.
+        feed: Renders the grey pictures.
+        prompts: [P] what it is asked.
+        sampling: Of the samples.
+        seeds: [P][num_completions] of them.
+
+    Returns:
+        [P] answers, in the order of the prompts.
 
     Raises:
         EngineError: The engine failed.

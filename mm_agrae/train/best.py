@@ -66,7 +66,7 @@ def check_measured(config: RunConfig, step: int, metrics: Mapping[str, Any]) -> 
 
 
 def check_measured_so_far(config: RunConfig, run_dir: RunDir) -> None:
-    """The same of a run that goes on, whose train.keep_best may be another than it began with.
+    """Refuse to go on where the lines of the first steps lack the metric of train.keep_best, which may be a new one.
 
     Raises:
         ConfigError: The lines of its first steps do not hold the metric.

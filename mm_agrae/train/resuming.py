@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm_agrae.config import RunConfig, config_hash, saved_hash
-from mm_agrae.config.flat import changes as changed_settings
+from mm_agrae.config import RunConfig, config_hash, numbers_hash
+from mm_agrae.config.flat import changed_settings
 from mm_agrae.errors import CheckpointError
 from mm_agrae.policy.load import Policy
 from mm_agrae.store.checkpoint import check_files, latest_checkpoint, read_state
@@ -58,7 +58,7 @@ def find_left(run_dir: RunDir, job: str, world: World) -> Left | None:
     if checkpoint is None:
         return None
     state = read_state(checkpoint)
-    if state["config_hash"] != run_mark(run_dir):
+    if state["config_hash"] != config_hash_of(run_dir):
         raise CheckpointError(
             f"checkpoint {checkpoint} was saved under another configuration than {run_dir.config} holds: one of the "
             "two comes from another run. Put the one that belongs here back, or start a new run."
@@ -71,9 +71,9 @@ def find_left(run_dir: RunDir, job: str, world: World) -> Left | None:
     return Left(run_dir=run_dir, checkpoint=checkpoint, state=state)
 
 
-def run_mark(run_dir: RunDir) -> str:
+def config_hash_of(run_dir: RunDir) -> str:
     """What binds a run's checkpoints to its config.json, which is written once."""
-    return saved_hash(json.loads(run_dir.config.read_text(encoding="utf-8")))
+    return config_hash(json.loads(run_dir.config.read_text(encoding="utf-8")))
 
 
 def stored_as(config: RunConfig, left: Left | None) -> RunConfig:
@@ -106,15 +106,14 @@ def check_arithmetic(left: Left, policy: Policy) -> None:
 
 def tell_changes(left: Left, here: Mapping[str, Any], log: Callable[[str], None]) -> None:
     """Say what numbers depend on beside the recipe and has changed: the run is not the same to the last bit then."""
-    changed = changes(left.state["computed_on"], here)
+    changed = changed_marks(left.state["computed_on"], here)
     if changed:
         log(
-            f"resuming on other ground ({', '.join(changed)}): the run goes on equal up to rounding, "
-            "not bit for bit as on the same ground"
+            f"resuming under other conditions ({', '.join(changed)}): results agree up to rounding, but not bit for bit"
         )
 
 
-def changes(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def changed_marks(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What is otherwise than before, in words; an earlier version did not note everything."""
     return [f"{name} {before[name]} -> {here[name]}" for name in here if name in before and before[name] != here[name]]
 
@@ -131,7 +130,7 @@ def _check_config(run_dir: RunDir, config: RunConfig) -> list[str]:
     """
     saved = saved_config(run_dir)
     changed = changed_settings(saved.model_dump(mode="json"), config.model_dump(mode="json"))
-    if config_hash(saved) == config_hash(config):
+    if numbers_hash(saved) == numbers_hash(config):
         return changed
     raise CheckpointError(
         f"{run_dir.path} belongs to another configuration; it differs in\n  " + "\n  ".join(changed) + "\n"
@@ -143,7 +142,7 @@ def saved_config(run_dir: RunDir) -> RunConfig:
     """The configuration that a run began with.
 
     Raises:
-        CheckpointError: It is none of this version.
+        CheckpointError: This version cannot read it.
     """
     try:
         return RunConfig.model_validate_json(run_dir.config.read_text(encoding="utf-8"))

@@ -33,11 +33,11 @@ from mm_agrae.train.memory import shortage_told
 from mm_agrae.train.resuming import (
     Left,
     arithmetic_of,
-    changes,
+    changed_marks,
     check_arithmetic,
+    config_hash_of,
     existing_run,
     find_left,
-    run_mark,
     stored_as,
     tell_changes,
 )
@@ -107,7 +107,7 @@ class Session:
             ConfigError: The processes of the run find different things.
         """
         check_alike(self.world, facts)
-        changed = changes(self.made_from, facts)
+        changed = changed_marks(self.made_from, facts)
         if changed:
             listed = "".join(f"\n  {line}" for line in changed)
             raise CheckpointError(
@@ -126,7 +126,7 @@ class Session:
         self.bind({"data.train": f"{len(samples)} samples, {samples[0].id} to {samples[len(samples) - 1].id}"})
         content = {"content of data.train": content_mark(samples)}
         check_alike(self.world, content)
-        for line in changes(self.made_from, content):
+        for line in changed_marks(self.made_from, content):
             self.log(f"{line}: problems were changed since the run began, and it goes on with them as they are now")
         self.made_from = {**self.made_from, **content}
 
@@ -204,7 +204,7 @@ class Session:
             "cursor": vars(self.cursor),
             "estimator": self.estimator.to_json(),
             "skipped_in_a_row": self.skips.in_a_row,
-            "config_hash": run_mark(self.run_dir),
+            "config_hash": config_hash_of(self.run_dir),
             "arithmetic": arithmetic_of(self.policy),
             "computed_on": computed_on(self.world, self.config),
             "made_from": dict(self.made_from),

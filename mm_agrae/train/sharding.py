@@ -36,5 +36,9 @@ def shard_if_asked(policy: Policy, config: TrainConfig, world: World, log: Calla
 
 
 def gathering(policy: Policy, config: TrainConfig) -> AbstractContextManager[None]:
-    """Around the passes of one update: all weights whole, where they are not gathered layer by layer."""
+    """Context for the passes of one update.
+
+    With train.reshard_after_forward=false all weights are gathered on entry and let go on exit; otherwise every layer
+    gathers its own, and nothing is done here.
+    """
     return nullcontext() if config.reshard_after_forward else policy.whole()

@@ -17,7 +17,7 @@ from mm_agrae.store.atomic import write_text
 from mm_agrae.store.checkpoint import complete_checkpoints, file_marks, read_state
 from mm_agrae.store.run_dir import RunDir, step_name
 from mm_agrae.store.tracker import read_metrics, truncate_after
-from mm_agrae.train.resuming import changes, saved_config
+from mm_agrae.train.resuming import changed_marks, saved_config
 from mm_agrae.train.session import Job
 
 # Of state.json, what decides the future of a run; the rest says where it was computed.
@@ -92,7 +92,7 @@ def replay_config(plan: Plan) -> RunConfig:
     """The configuration of the run, with nothing sent anywhere and nothing saved on the way.
 
     Raises:
-        CheckpointError: It is none of this version.
+        CheckpointError: This version cannot read it.
         ConfigError: The steps would need the servers of the run.
     """
     config = saved_config(plan.run_dir)
@@ -163,8 +163,8 @@ def table(plan: Plan, found: list[Comparison], computed_on: Mapping[str, Any]) -
         for name, then, now in one.different:
             yield f"      {name}: {then} -> {now}"
     if any(one.different for one in found):
-        why = ", ".join(changes(plan.computed_on, computed_on))
-        yield "the run does NOT repeat itself" + (f"; it is on other ground now: {why}" if why else "")
+        why = ", ".join(changed_marks(plan.computed_on, computed_on))
+        yield "the run does NOT repeat itself" + (f"; it is computed under other conditions now: {why}" if why else "")
     elif any(one.what.startswith("weights") for one in found):
         yield "the run repeats itself to the last bit"
     else:

@@ -1,4 +1,4 @@
-"""What can happen to a checkpoint: damage, a full disk, other ground, a better one. And whether it repeats its run."""
+"""Checkpoints: damage, a full disk, other conditions, a better one; and whether one repeats its run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_flipped_bit_stops_a_resume(recipe: Path, straight: RunDir, tmp_path: 
         shutil.move(run.checkpoints / "step_000004", tmp_path / "away")
         said: list[str] = []
         run_files.check_same(run_train(recipe, [], run.path, True, said.append), straight)
-        assert not any("other ground" in line for line in said)
+        assert not any("other conditions" in line for line in said)
 
 
 def test_a_checkpoint_says_what_it_was_computed_on(recipe: Path, straight: RunDir, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_checkpoint_says_what_it_was_computed_on(recipe: Path, straight: RunDi
     first = run.environment.read_bytes()
     run_train(recipe, ["train.micro_batch_targets=9"], run.path, True, said.append)
     ground = f"processes 2 -> 1, micro_batch_targets None -> 9, pillow 1.0 -> {state['computed_on']['pillow']}"
-    assert any(f"other ground ({ground}): the run goes on equal up to rounding" in line for line in said)
+    assert any(f"under other conditions ({ground}): results agree up to rounding" in line for line in said)
     assert any("began with other settings" in line and "micro_batch_targets: null -> 9" in line for line in said)
     assert run.environment.read_bytes() == first
     assert json.loads((run.path / "environment_resumed_000004.json").read_text())["packages"]["pillow"] != "1.0"

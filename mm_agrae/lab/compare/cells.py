@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mm_agrae.config import RunConfig, config_hash, load_config
-from mm_agrae.config.flat import changes
+from mm_agrae.config import RunConfig, load_config, numbers_hash
+from mm_agrae.config.flat import changed_settings
 from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.lab.compare.spec import Matrix, overrides
 from mm_agrae.store.checkpoint import latest_checkpoint
@@ -177,9 +177,9 @@ def _check_config(cell: Cell) -> None:
         raise CheckpointError(
             f"{cell.run.config} is no configuration of this version, so the run is not part of this comparison: {error}"
         ) from error
-    if config_hash(saved) == config_hash(cell.config):
+    if numbers_hash(saved) == numbers_hash(cell.config):
         return
-    changed = changes(*(config.model_dump(mode="json") for config in (saved, cell.config)))
+    changed = changed_settings(*(config.model_dump(mode="json") for config in (saved, cell.config)))
     raise CheckpointError(
         f"{cell.run.path} was made under another configuration; it differs in\n  " + "\n  ".join(changed) + "\n"
         "Move it away, restore the matrix and its recipe, or name another --out."

@@ -70,7 +70,7 @@ def test_every_layer_is_a_unit_and_tied_heads_are_none(policy: Policy, monkeypat
     assert made == [*policy.inner.model.layers, policy.backbone]
     assert sharded.shards is not None
     assert len(sharded.shards.units) == len(made)
-    assert not sharded.shards.tower
+    assert not sharded.shards.with_tower
 
 
 @pytest.mark.parametrize(("precision", "rounding"), [("fp32", 1e-6), ("bf16", 1e-2)])
