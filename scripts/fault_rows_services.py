@@ -13,10 +13,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import patch
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "unit" / "engines"))
 
-import run_files
+import same_run
 from fault_rows import Bench, Row, await_step, difference, how
 from faults import Ended
 from processes import free_port
@@ -126,7 +125,7 @@ def server_row(bench: Bench, name: str, harm: Harm) -> Row:
     straight, alone_s, _ = left_alone(bench)
     run, seconds, ended = served(bench, name, harm)
     lost = difference(run, straight) if ended.status == 0 else "the run does not go on"
-    if not lost and run_files.groups(run) != run_files.groups(straight):
+    if not lost and same_run.groups(run) != same_run.groups(straight):
         lost = "completions differ"
     # Without this line the fault never reached the run.
     holds = not lost and WAITED in ended.said and "answers again" in ended.said

@@ -71,6 +71,6 @@ def test_a_fault_that_never_reached_the_run_does_not_hold(
     monkeypatch.setattr(services, "left_alone", lambda bench: (None, 1.0, None))
     monkeypatch.setattr(services, "served", lambda *given: (None, 3.5, Ended(status=0, said=said)))
     monkeypatch.setattr(services, "difference", lambda run, straight: "")
-    monkeypatch.setattr(services.run_files, "groups", lambda run: {})
+    monkeypatch.setattr(services.same_run, "groups", lambda run: {})
     row = services.server_row(None, "server", lambda server, start: server)  # type: ignore[arg-type]
     assert (row.holds, row.recover_s, row.lost) == (holds, 2.5, "nothing")
