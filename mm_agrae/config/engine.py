@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mm_agrae.config.section import NonNegativeFloat, PositiveFloat, Section
 
@@ -14,7 +15,26 @@ ONLY_OF: dict[str, tuple[str, ...]] = {
     "vllm_server": ("sync", "sync_folder", "request_timeout_s", "recover_timeout_s", "api_key_variable"),
 }
 
-BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
+
+def _base_url(url: str) -> str:
+    """A server's address, to which paths are added."""
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0 and not any(character.isspace() for character in url)
+        usable = usable and parts.scheme in ("http", "https") and url == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:  # a port that is no number or too large, or a bracket that is not closed
+        usable = False
+    _, at, address = url.rpartition("@")
+    if not usable or at:
+        raise ValueError(
+            f"a server's address is {address!r}{' behind a user' if at else ''}, but must be http:// or https://, a "
+            "host and a port, and nothing else, such as http://127.0.0.1:8000. The API key is named by "
+            "engine.api_key_variable."
+        )
+    return url
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
 class EngineConfig(Section):

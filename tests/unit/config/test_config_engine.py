@@ -27,6 +27,30 @@ def test_settings_of_another_engine_are_refused(settings: dict, told: str) -> No
         EngineConfig.model_validate(settings)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:80a", "http://one:70000", "http://one:0", "http://[::1:8000", "http://", "http://:80", ""),
+        *("one:80", "ftp://one:80", "http://one/v1", "http://one:80/", "http://one?a=b", "http://one#a", "http://o ne"),
+    ],
+)
+def test_what_is_no_address_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="but must be http:// or https://, a host and a port") as caught:
+        EngineConfig.model_validate(SERVED | {"base_urls": [url]})
+    assert repr(url) in str(caught.value)
+
+
+def test_a_password_in_an_address_is_refused_without_being_said() -> None:
+    with pytest.raises(ValidationError, match="is 'one:80' behind a user, but must be") as caught:
+        EngineConfig.model_validate(SERVED | {"base_urls": ["http://user:pw@one:80"]})
+    assert "pw" not in caught.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://one.example", "http://[::1]:8000"])
+def test_addresses_of_servers_are_taken(url: str) -> None:
+    assert EngineConfig.model_validate(SERVED | {"base_urls": [url]}).base_urls == (url,)
+
+
 def test_settings_of_the_engine_are_taken() -> None:
     assert EngineConfig.model_validate({"kind": "vllm", "sleeps": True, "memory_fraction": 0.3}).sleeps
     embedded = EngineConfig()
