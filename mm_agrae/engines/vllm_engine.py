@@ -37,6 +37,8 @@ from mm_agrae.records import Completion, RenderedPrompt, Sampling
 MAX_IMAGES = 16
 # Tokens of one forward pass, where no prompt is longer: vLLM's own default.
 BATCHED_TOKENS = 8192
+# Tokens of all prompts together that may wait at a time on a CPU, where memory is set aside for them in one pass.
+CPU_TOKENS = 65536
 # Weights are put aside and taken back, never thrown away: frozen ones are not sent again.
 SLEEP_LEVEL = 1
 
@@ -199,8 +201,11 @@ def llm_arguments(policy: Policy, config: RunConfig, *, context_tokens: int, pro
             "engine.sleeps is true, but on a CPU vLLM gives no memory back. Set engine.sleeps=false, or use CUDA."
         )
     # The encoder takes a picture whole, and a picture is no longer than a prompt. On a CPU no prompt may be cut in two:
-    # vLLM cannot take back the number that it draws for one whose end is still to come.
+    # vLLM cannot take back the number that it draws for one whose end is still to come. So all rows must fit into one
+    # pass there; more of them wait.
     rows = config.rollout.batch_rows
+    if on_cpu:
+        rows = max(1, min(rows, CPU_TOKENS // context_tokens))
     at_once = context_tokens * rows if on_cpu else max(context_tokens, rows)
     side = max(1, int(config.images.max_pixels**0.5))
     pictures = {"image": {"count": MAX_IMAGES, "width": side, "height": side}, "video": 0} if policy.sees else {}

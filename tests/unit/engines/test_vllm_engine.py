@@ -233,10 +233,14 @@ def test_arguments_follow_the_policy_and_the_settings(
     config = recipe(folder, {"memory_fraction": 0.3})
     policy = policy_of("qwen2_5_vl")
     made = llm_arguments(policy, config, context_tokens=9000, processes=1)
+    small = llm_arguments(policy, config, context_tokens=100, processes=1)
+    large = llm_arguments(policy, config, context_tokens=70000, processes=1)
     assert made["model"] == str(folder)
     assert (made["dtype"], made["max_model_len"]) == ("float32", 9000)
-    assert made["max_num_batched_tokens"] == 32 * 9000  # on a CPU, whatever can wait at a time
-    assert (made["gpu_memory_utilization"], made["max_num_seqs"]) == (0.3, 32)
+    # On a CPU as many rows as fit, whole, into one pass of bounded size; at least one.
+    assert [one["max_num_seqs"] for one in (small, made, large)] == [32, 7, 1]
+    assert [one["max_num_batched_tokens"] for one in (small, made, large)] == [8192, 7 * 9000, 70000]
+    assert made["gpu_memory_utilization"] == 0.3
     assert made["logprobs_mode"] == "processed_logprobs"
     assert made["distributed_executor_backend"] == "uni"
     assert made["limit_mm_per_prompt"]["image"]["width"] ** 2 <= config.images.max_pixels
@@ -245,7 +249,8 @@ def test_arguments_follow_the_policy_and_the_settings(
     assert several["dtype"] == "bfloat16"
     assert llm_arguments(policy_of("qwen3"), config, context_tokens=64, processes=1)["limit_mm_per_prompt"] == {}
     elsewhere = replace(policy, model=copy.deepcopy(policy.model).to("meta"))  # any device but a CPU
-    assert llm_arguments(elsewhere, config, context_tokens=9000, processes=1)["max_num_batched_tokens"] == 9000
+    fast = llm_arguments(elsewhere, config, context_tokens=9000, processes=1)
+    assert (fast["max_num_batched_tokens"], fast["max_num_seqs"]) == (9000, 32)
 
 
 def test_a_recipe_without_vllm_says_what_to_install(
