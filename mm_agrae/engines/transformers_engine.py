@@ -162,7 +162,10 @@ class _Batch:
         # One transfer from the device per token.
         self.num_running, num_broken = torch.stack([self.running.sum(), logprobs.isnan().sum()]).tolist()
         if num_broken:
-            raise EngineError("the model's logits are not finite. Resume from a checkpoint with a lower learning rate.")
+            raise EngineError(
+                "the model's logits are not finite. Begin a new run from the model/ folder of the last checkpoint "
+                "(model.path) with a lower learning rate."
+            )
 
     def leave(self) -> dict[tuple[int, int], Completion]:
         """Take finished rows out, once enough of them are; returns their completions by owner."""

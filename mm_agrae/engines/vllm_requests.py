@@ -209,7 +209,8 @@ def _completion(
     if len(known) != len(ids):
         raise EngineError(
             f"sample {name!r}: vLLM sampled {len(ids)} tokens and knows {len(known)} log-probabilities of them. The "
-            "weights may hold numbers that are not finite: resume from a checkpoint with a lower learning rate."
+            "weights may hold numbers that are not finite. Begin a new run from the model/ folder of the last "
+            "checkpoint (model.path) with a lower learning rate."
         )
     if banned := set(ids) & set(policy.banned_token_ids):
         raise EngineError(
