@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Serve a model for engine.kind=vllm_server. Flags after the model go to vLLM.
 #   MM_AGRAE_VLLM_API_KEY=... bash scripts/serve_vllm.sh MODEL [--port 8000] [--dtype bfloat16] [...]
-# For engine.sync=nccl add --weight-transfer-config '{"backend": "nccl"}'. On a CPU let --max-num-batched-tokens be at
-# least --max-num-seqs times --max-model-len: there vLLM 0.32 dies where it cuts the prompt of a seeded request in two.
+# For engine.sync=nccl add --weight-transfer-config '{"backend": "nccl"}', for engine.sync=ipc the same with "ipc" and
+# VLLM_ALLOW_INSECURE_SERIALIZATION=1 before the command: vLLM then unpickles what comes, so whoever reaches the port can
+# run code here. Set it only where all users of this machine are trusted.
+# On a CPU let --max-num-batched-tokens be at least --max-num-seqs times --max-model-len (the trainer refuses less): there
+# vLLM 0.32 dies where it cuts the prompt of a seeded request in two.
 # vLLM guards /v1 and /inference by the key, but not the routes that take new weights: whoever reaches the port can change
 # the model. The server therefore listens to this machine alone. For another machine, forward the port over ssh.
 set -euo pipefail
 if [ $# -lt 1 ]; then
-  sed -n '2,5p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,8p' "${BASH_SOURCE[0]}" >&2
   exit 2
 fi
 model="$1"

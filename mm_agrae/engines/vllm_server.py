@@ -33,7 +33,7 @@ from mm_agrae.engines.vllm_requests import (
 )
 from mm_agrae.engines.vllm_sync import Part, WeightFile, remove_older, write_weights
 from mm_agrae.engines.vllm_transfer import GpuTransfer, Servers
-from mm_agrae.engines.vllm_update import begin_update, end_update, label_of, load_files, part_of, resume
+from mm_agrae.engines.vllm_update import check_serves, end_update, label_of, load_files, part_of, pause, resume
 from mm_agrae.errors import ConfigError, EngineError
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import Completion, RenderedPrompt, Sampling
@@ -193,7 +193,9 @@ class VllmServerEngine:
         handed = self.handed
         # One that was started since, or is new to this run, may hold anything.
         whole = not label_of(server).startswith(f"{self.run}.")
-        begin_update(server, self.policy, whole=whole)
+        if whole:
+            check_serves(server, self.policy)
+        pause(server, forgets=False)
         load_files(server, handed.files(whole=whole))
         end_update(server, self.policy, label=handed.label, whole=whole)
 
@@ -205,19 +207,29 @@ class VllmServerEngine:
                     resume(server, self.policy)
                 else:
                     self._send_file(server)
-        elif label_of(server) == self.handed.label:
-            resume(server, self.policy)
         else:
+            self._require_handed(server)
+            resume(server, self.policy)
+
+    def _require_handed(self, server: Server) -> None:
+        """See that a server still has the weights that it got from this GPU, the frozen ones too.
+
+        Raises:
+            EngineError: It has not.
+        """
+        if label_of(server) != self.handed.label:
             raise EngineError(
                 f"server {server.base_url} was started anew and has lost its weights, and engine.sync={self.sync} "
-                "cannot send them between two updates. Resume the run, or set engine.sync=files, which can."
+                "cannot send all of them but at the start. Resume the run, or set engine.sync=files, which can."
             )
 
     def _met(self, servers: Sequence[Server], kind: Literal["nccl", "ipc"]) -> GpuTransfer:
-        """The way from this GPU to those of the servers."""
+        """The way from this GPU to those of the servers. Where the main process cannot go it, no other waits for it."""
         path, found = "/get_world_size", dict[str, int]()
 
         def ask(server: Server) -> None:
+            # Before the meeting: servers that wait for another backend, or for other weights, never come to it.
+            check_serves(server, self.policy, backend=kind)
             found[server.base_url] = part_of(server, path, server.get(path), "world_size", kind=int)
 
         def meet() -> list[int]:
@@ -226,22 +238,31 @@ class VllmServerEngine:
             return [found[server.base_url] for server in servers]
 
         sizes = self._on_main(meet)
-        return GpuTransfer(
-            self.policy,
-            Servers([server.post for server in servers], sizes),
-            kind=kind,
-            rank=self.ranks.rank,
-            url=servers[0].base_url,
-            num_workers=sum(sizes),
+        made, failure = _tried(
+            lambda: GpuTransfer(
+                self.policy,
+                Servers([server.post for server in servers], sizes),
+                kind=kind,
+                rank=self.ranks.rank,
+                url=servers[0].base_url,
+                num_workers=sum(sizes),
+            )
         )
+        self._agreed(([None], failure))
+        return made[0]
 
     def _send_between_gpus(self, *, whole: bool) -> None:
         """All servers take the weights in one go, so none of them may be missing."""
         transfer, policy, label = self.transfer, self.policy, weights_label(self.run, self.newest_version)
         assert transfer is not None
 
+        def begin_on(server: Server) -> None:
+            if not whole:
+                self._require_handed(server)
+            pause(server, forgets=True)
+
         def begin() -> None:
-            self.fleet.each(partial(begin_update, policy=policy, whole=whole))
+            self.fleet.each(begin_on)
             self._require_all()
 
         self._on_main(begin)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mm_agrae.engines.vllm_contract import file_digest
+from mm_agrae.engines.vllm_contract import BACKEND, file_digest
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.load import Policy
 from mm_agrae.policy.snapshot import named_weights
@@ -78,23 +78,59 @@ MISMATCHES = {
     "unknown": "has no place for",
     "missing": "has weights that the policy does not send:",
     "cut": "would cut the weights that go to its smaller",
+    "misfit": "has layers of other sizes than the policy's:",
 }
+# How a server is started to take weights by a backend.
+STARTED_BY = {
+    BACKEND: f'--weight-transfer-config \'{{"backend": "{BACKEND}"}}\', as scripts/serve_vllm.sh does',
+    "nccl": '--weight-transfer-config \'{"backend": "nccl"}\'',
+    "ipc": '--weight-transfer-config \'{"backend": "ipc"}\', and with VLLM_ALLOW_INSECURE_SERIALIZATION=1 in its '
+    "environment, by which whoever reaches the port can run code there: keep the port on this machine",
+}
+REPLIED = {*MISMATCHES, "normalizes", "backend", "tokens_needed"}
 
 
-def check_match(replies: Sequence[Mapping[str, Any]]) -> None:
-    """Judge what the workers said of all weights and of pictures, before anything is sent.
+def check_match(replies: Sequence[Mapping[str, Any]], *, backend: str = BACKEND) -> None:
+    """Judge what the workers said of themselves and of all weights, before anything is sent.
 
     Args:
-        replies: Of every worker, WeightExtension.mm_agrae_match.
+        replies: Of the workers, WeightExtension.mm_agrae_match. Of several replicas within a server (data parallel)
+            vLLM tells what the first one said.
+        backend: By which weights will go.
 
     Raises:
-        EngineError: A name is unknown, or a weight is missing or too small; lists them. Or patches, which come
-            normalised, would be normalised once more.
+        EngineError: A name is unknown, or a weight is missing or of another size; lists them. Or patches, which come
+            normalised, would be normalised once more, or the engine was started for another backend, or for batches
+            that it dies of.
     """
+    if not replies or any(REPLIED - reply.keys() for reply in replies):
+        raise EngineError(
+            f"vLLM's workers say {', '.join(map(str, map(sorted, replies))) or 'nothing'} of themselves, but must say "
+            f"{', '.join(sorted(REPLIED))}. Serve with this version of mm-agrae."
+        )
     for kind, told in MISMATCHES.items():
-        names = sorted({name for reply in replies for name in reply[kind]})
+        named = [set(reply[kind]) for reply in replies]
+        # Of a pipeline's stages each has a place for its own layers alone.
+        names = set.intersection(*named) if kind == "unknown" else set.union(*named)
         if names:
-            raise EngineError(f"vLLM {told} {', '.join(names)}. Serve the model of this run, from the same folder.")
+            raise EngineError(
+                f"vLLM {told} {', '.join(sorted(names))}. Serve the model of this run, from the same folder."
+            )
+    _check_start(replies, backend)
+
+
+def _check_start(replies: Sequence[Mapping[str, Any]], backend: str) -> None:
+    """Judge how the engine was started."""
+    for found in {reply["backend"] for reply in replies} - {backend}:
+        raise EngineError(
+            f"vLLM was started to take weights by {found}, but engine.sync sends them by {backend}. Start it with "
+            f"{STARTED_BY[backend]}."
+        )
+    if needed := max(reply["tokens_needed"] for reply in replies):
+        raise EngineError(
+            "vLLM may cut a prompt in two, of which it dies on a CPU: the tokens of a batch must be --max-num-seqs "
+            f"times --max-model-len. Start it with --max-num-batched-tokens {needed}, or make one of the two smaller."
+        )
     if any(reply["normalizes"] for reply in replies):
         raise EngineError(
             "vLLM would normalise pictures, which come normalised. Start it with --no-mm-device-do-normalize, as "
@@ -174,7 +210,8 @@ def check_received(sent: Sequence[WeightFile], replies: Sequence[Mapping[str, An
 
     Args:
         sent: Its files, in order.
-        replies: Of every worker, "digests": of the files that it read, "num_weights": how many weights it loaded.
+        replies: Of the workers, as in check_match. "digests": of the files that were read; "num_weights": how many
+            weights were loaded.
 
     Raises:
         EngineError: A worker read other files, or loaded fewer weights than they hold.

@@ -43,11 +43,17 @@ class WeightStream:
 
     Attributes:
         part: Which weights the next pass sends.
+        under_way: What the last pass has not taken yet; None before it begins.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.part: Part = "all"
+        self.begin("all")
+
+    def begin(self, part: Part) -> None:
+        """Get ready for a pass over a part."""
+        self.part: Part = part
+        self.under_way: Iterator[tuple[str, Tensor]] | None = None
 
     def metadata(self) -> list[WeightInfo]:
         """What iteration will yield; no meeting of processes."""
@@ -57,7 +63,13 @@ class WeightStream:
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         device = self.policy.device
-        return ((name, tensor.to(device)) for name, tensor in weights_of(self.policy, self.part))
+        self.under_way = gathered = weights_of(self.policy, self.part)
+        return ((name, tensor.to(device)) for name, tensor in gathered)
+
+    def drain(self) -> None:
+        """Gather what is left of the pass, for nobody: under sharding the other processes wait in each weight."""
+        for _ in self.under_way or self:
+            pass
 
 
 class Servers:
@@ -123,6 +135,7 @@ class GpuTransfer:
         trainer_init, init_info = _trainer_side(kind)
         self.stream = WeightStream(policy)
         self.servers = servers
+        self.kind = kind
         if kind == "nccl":
             address, port = meeting_point(url) if rank == 0 else ("", 0)
             info = init_info(rank=rank, master_address=address, master_port=port, world_size=1 + num_workers)
@@ -136,10 +149,10 @@ class GpuTransfer:
         Raises:
             EngineError: They did not arrive.
         """
-        self.stream.part = part
+        self.stream.begin(part)
         self.servers.label = label
         try:
-            self.engine.send_weights()
+            self._send()
         except (EngineError, torch.OutOfMemoryError):
             raise
         except (RuntimeError, OSError, ValueError) as error:  # NCCL, CUDA and sockets
@@ -147,6 +160,16 @@ class GpuTransfer:
                 f"new weights did not reach the servers from GPU to GPU: {error}. Start the servers anew and "
                 "resume, or set engine.sync=files."
             ) from error
+
+    def _send(self) -> None:
+        try:
+            self.engine.send_weights()
+        except Exception:
+            # With ipc the processes meet in vLLM's own exchange of handles too, which nobody can go through alone; the
+            # deadline of the phase ends the others.
+            if self.kind == "nccl":
+                self.stream.drain()
+            raise
 
     def close(self) -> None:
         self.engine.shutdown()

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from mm_agrae.engines.vllm_contract import MATCH, RECEIVED, check_version
+from mm_agrae.engines.vllm_contract import BACKEND, MATCH, RECEIVED, check_version
 from mm_agrae.engines.vllm_http import Server, ServerFailedError
 from mm_agrae.engines.vllm_requests import GENERATE
 from mm_agrae.engines.vllm_sync import WeightFile, caches_to_reset, check_match, check_received, weight_shapes
@@ -49,23 +49,33 @@ def part_of(server: Server, path: str, reply: Any, *keys: str | int, kind: type[
     )
 
 
-def begin_update(server: Server, policy: Policy, *, whole: bool) -> None:
-    """See that a server can take the policy's weights, and pause it; requests under way wait.
+def check_serves(server: Server, policy: Policy, *, backend: str = BACKEND) -> None:
+    """See that a server that may hold any weights, even those of another model, can take the policy's.
 
     Args:
         server: Which.
         policy: Whose weights are coming.
-        whole: Whether it may hold any weights, even those of another model.
+        backend: By which they will come.
 
     Raises:
-        EngineError: Its vLLM is not known, or it does not serve the policy's model.
+        EngineError: Its vLLM is not known, does not serve the policy's model, or was started otherwise than it must be.
     """
     check_version(part_of(server, "/version", server.get("/version"), "version", kind=str))
-    if whole:
-        with _refusing(server, "Start it by scripts/serve_vllm.sh, which gives its workers what is called here."):
-            replies = _on_workers(server, MATCH, {"shapes": weight_shapes(policy)})
-        check_match(replies)
-    server.post("/pause?mode=keep")
+    with _refusing(server, "Start it by scripts/serve_vllm.sh, which gives its workers what is called here."):
+        replies = _on_workers(server, MATCH, {"shapes": weight_shapes(policy)})
+    check_match(replies, backend=backend)
+
+
+def pause(server: Server, *, forgets: bool) -> None:
+    """Let requests under way wait for new weights.
+
+    Args:
+        server: Which.
+        forgets: Whether it forgets at once what the old weights computed. Without, features of pictures that are not
+            stale are kept, and the rest must be reset before the new weights get their label; weights between GPUs get
+            it with their last piece.
+    """
+    server.post(f"/pause?mode=keep&clear_cache={str(forgets).lower()}")
 
 
 def load_files(server: Server, files: Sequence[WeightFile]) -> None:

@@ -42,6 +42,7 @@ class RealServer:
         self.model = model or self.model
         command = ["bash", str(ROOT / "scripts/serve_vllm.sh"), str(self.model), "--port", str(self.port)]
         command += ["--dtype", "float32", "--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "64"]
+        command += ["--max-num-batched-tokens", "65536"]
         command += ["--distributed-executor-backend", "uni"]
         environment = os.environ | {"MM_AGRAE_VLLM_API_KEY": KEY}
         with self.log.open("ab") as log:

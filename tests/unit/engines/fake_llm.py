@@ -104,11 +104,43 @@ class LinearBase(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(*shape))
         self.tp_size = tp_size
-        self.recorded = self.weight.detach().to("meta")
+
+
+class QKVParallelLinear(LinearBase):
+    """Rows of queries, keys and values, of which several shards may hold the same."""
+
+    def __init__(self, *shape: int, output_sizes: list[int], tp_size: int, num_kv_head_replicas: int) -> None:
+        super().__init__(*shape, tp_size=tp_size)
+        self.output_sizes, self.num_kv_head_replicas = output_sizes, num_kv_head_replicas
+
+
+def pack(layer: LinearBase) -> None:
+    """As vLLM does after loading on a CPU: a record is left of the weight, and nothing in it."""
+    layer.record = to_meta_tensor(layer.weight)
+    layer.weight.data = torch.empty(0)
 
 
 def get_layerwise_info(layer: Any) -> Any:
-    return SimpleNamespace(restore_metadata=({"weight": layer.recorded}, {}))
+    return SimpleNamespace(restore_metadata=({"weight": layer.record} if "record" in vars(layer) else {}, {}))
+
+
+def to_meta_tensor(tensor: Tensor) -> Tensor:
+    meta = tensor.data.to("meta")
+    vars(meta).update(vars(tensor))
+    return meta
+
+
+def restore_layer_refs(tensor: Tensor, layer: nn.Module) -> Tensor:
+    return tensor
+
+
+def default_weight_loader(param: Tensor, loaded_weight: Tensor) -> None:
+    assert param.shape == loaded_weight.shape
+    param.data.copy_(loaded_weight)
+
+
+def _get_original_loader(tensor: Tensor) -> Any:
+    return vars(tensor).get("weight_loader", default_weight_loader)
 
 
 class Packing:
@@ -236,11 +268,13 @@ class LLM:
         extension = getattr(__import__(module, fromlist=[name]), name)
         backend = WeightTransferEngineFactory._registry[arguments["weight_transfer_config"]["backend"]]
         self.worker = extension()
-        self.worker.model_runner = SimpleNamespace(
-            get_model=lambda: self.model,
-            model_config=SimpleNamespace(
-                multimodal_config=SimpleNamespace(mm_device_do_normalize=arguments["mm_device_do_normalize"])
-            ),
+        said = SimpleNamespace(**arguments)
+        model_config = SimpleNamespace(multimodal_config=said, max_model_len=said.max_model_len)
+        self.worker.model_runner = SimpleNamespace(get_model=lambda: self.model, model_config=model_config)
+        self.worker.vllm_config = SimpleNamespace(
+            weight_transfer_config=SimpleNamespace(**said.weight_transfer_config),
+            scheduler_config=said,
+            device_config=SimpleNamespace(device_type="cpu"),
         )
         self.worker.weight_transfer_engine = backend(None, None, torch.device("cpu"), self.model)
         self.llm_engine = SimpleNamespace(
@@ -325,14 +359,22 @@ MODULES: dict[str, dict[str, Any]] = {
     "vllm.distributed.weight_transfer.ipc_engine": {"IPCTrainerInitInfo": IPCTrainerInitInfo},
     "vllm.model_executor": {},
     "vllm.model_executor.layers": {},
-    "vllm.model_executor.layers.linear": {"LinearBase": LinearBase},
+    "vllm.model_executor.layers.linear": {
+        "LinearBase": LinearBase,
+        "QKVParallelLinear": QKVParallelLinear,
+    },
     "vllm.model_executor.layers.vocab_parallel_embedding": {"ParallelLMHead": ParallelLMHead},
     "vllm.model_executor.model_loader": {},
     "vllm.model_executor.model_loader.reload": {
         "initialize_layerwise_reload": initialize_layerwise_reload,
         "finalize_layerwise_reload": finalize_layerwise_reload,
     },
-    "vllm.model_executor.model_loader.reload.layerwise": {"get_layerwise_info": get_layerwise_info},
+    "vllm.model_executor.model_loader.reload.layerwise": {
+        "_get_original_loader": _get_original_loader,
+        "get_layerwise_info": get_layerwise_info,
+    },
+    "vllm.model_executor.model_loader.reload.meta": {"to_meta_tensor": to_meta_tensor},
+    "vllm.model_executor.model_loader.reload.sanitize": {"restore_layer_refs": restore_layer_refs},
 }
 
 

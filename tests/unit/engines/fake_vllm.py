@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from safetensors import safe_open
 
-from mm_agrae.engines.vllm_contract import file_digest
+from mm_agrae.engines.vllm_contract import BACKEND, file_digest
+from mm_agrae.engines.vllm_sync import MISMATCHES
 
 Body = dict[str, Any]
 MAX_MODEL_LEN = 1024
@@ -25,6 +26,14 @@ PATIENCE_S = 3.0  # that a request waits while the server is paused; vLLM's wait
 UNUSED = (
     "prompt_logprobs", "prompt_token_id_logprobs", "metrics", "kv_transfer_params", "ec_transfer_params",
 )  # fmt: skip
+
+# Of a worker that can take the weights that it is asked for.
+MATCH: Body = {
+    **{kind: [] for kind in MISMATCHES},
+    "normalizes": False,
+    "backend": BACKEND,
+    "tokens_needed": 0,
+}
 
 
 class Alone:
@@ -52,14 +61,14 @@ class FakeVllm:
         label: Of the weights that it holds; "default" after every start.
         seen: (path, body) of every request that was let in.
         keys: The Authorization headers that came.
-        normalizes: Whether it was started without --no-mm-device-do-normalize.
+        match: What its workers say of themselves and of the weights that they are asked for.
         spoil: Changes an answer before it is sent; given path, body and answer, returns the answer.
         before: Called with path and body before a request is answered; may raise RefusedError, or wait.
     """
 
     def __init__(self, *, key: str | None = None, logprobs_mode: str = "processed_logprobs") -> None:
         self.key = key
-        self.normalizes = False
+        self.match: Body = MATCH | {}
         self.logprobs_mode = logprobs_mode
         self.seen: list[tuple[str, Body]] = []
         self.keys: list[str | None] = []
@@ -150,7 +159,7 @@ class FakeVllm:
 
     def collective_rpc(self, body: Body) -> Body:
         if body["method"] == "mm_agrae_match":
-            return {"results": [{"unknown": [], "missing": [], "cut": [], "normalizes": self.normalizes}]}
+            return {"results": [self.match]}
         assert body["method"] == "mm_agrae_received"
         return {"results": [self.received]}
 

@@ -24,7 +24,7 @@ def test_weights_go_out_before_the_first_completion(setup: Setup) -> None:
         "/weight_info",
         "/version",
         "/collective_rpc",
-        "/pause?mode=keep",
+        "/pause?mode=keep&clear_cache=false",
         "/start_weight_update",
         "/update_weights",
         "/finish_weight_update",
@@ -248,11 +248,7 @@ def test_raw_log_probabilities_are_refused_at_the_start(setup: Setup) -> None:
 
 
 def test_a_model_with_other_weights_is_refused_at_the_start(setup: Setup) -> None:
-    def spoil(path: str, body: dict, answer: Any) -> Any:
-        unknown = {"unknown": ["model.layers.9.mlp.weight"], "missing": []}
-        return {"results": [unknown]} if body.get("method") == "mm_agrae_match" else answer
-
-    setup.fake.spoil = spoil
+    setup.fake.match["unknown"] = ["model.layers.9.mlp.weight"]
     with pytest.raises(EngineError, match=r"has no place for model\.layers\.9\.mlp\.weight"):
         setup.engine()
 

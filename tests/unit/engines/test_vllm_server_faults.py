@@ -43,7 +43,7 @@ def test_a_server_that_comes_back_with_another_view_of_pictures_is_refused(setup
     engine = setup.engine(request_timeout_s=2, recover_timeout_s=2)
     setup.generate(engine)
     setup.fake.stop()
-    setup.fake.normalizes = True
+    setup.fake.match["normalizes"] = True
     setup.fake.start()
     with pytest.raises(EngineError, match="would normalise pictures"):
         setup.generate(engine)
@@ -127,11 +127,7 @@ def test_a_reply_without_what_is_asked_for_names_server_and_path(setup: Setup, p
 
 
 def test_a_model_that_does_not_match_is_left_running(setup: Setup) -> None:
-    def spoil(path: str, body: dict, answer: Any) -> Any:
-        unknown = {"unknown": ["model.layers.9.mlp.weight"], "missing": []}
-        return {"results": [unknown]} if body.get("method") == "mm_agrae_match" else answer
-
-    setup.fake.spoil = spoil
+    setup.fake.match["unknown"] = ["model.layers.9.mlp.weight"]
     with pytest.raises(EngineError, match="has no place for"):
         setup.engine()
     assert not setup.fake.paused
@@ -193,6 +189,8 @@ def test_servers_are_waited_for_before_weights_travel_between_gpus(
 
     monkeypatch.setattr(vllm_server, "GpuTransfer", transfer)
     setup.fakes.append(FakeVllm(key=KEY))
+    for fake in setup.fakes:
+        fake.match["backend"] = "nccl"
     urls = tuple(fake.url for fake in setup.fakes)
     settings = EngineConfig(kind="vllm_server", base_urls=urls, sync="nccl", recover_timeout_s=30)
     setup.fakes[1].stop()

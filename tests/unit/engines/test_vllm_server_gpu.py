@@ -13,6 +13,7 @@ from mm_agrae.errors import EngineError
 from mm_agrae.policy.load import Policy
 from mm_agrae.records import RenderedPrompt, Sampling
 from tests.unit.engines.fake_vllm import Alone, FakeVllm
+from tests.unit.engines.serving import Shared
 
 SAMPLING = Sampling(num_completions=2, max_new_tokens=4)
 
@@ -22,8 +23,11 @@ class Transfer:
 
     made: ClassVar[list[dict[str, Any]]] = []
     failing = False
+    unmet = False
 
     def __init__(self, policy: Policy, servers: Any, *, kind: str, rank: int, url: str, num_workers: int) -> None:
+        if self.unmet and rank == 0:
+            raise ConnectionError("nobody came to the meeting")
         self.made.append(
             {"kind": kind, "rank": rank, "url": url, "num_workers": num_workers, "offsets": servers.offsets}
         )
@@ -44,6 +48,8 @@ class Transfer:
 @pytest.fixture
 def fakes() -> Iterator[list[FakeVllm]]:
     servers = [FakeVllm(), FakeVllm()]
+    for server in servers:
+        server.match["backend"] = "nccl"
     yield servers
     for server in servers:
         server.stop()
@@ -57,10 +63,12 @@ def engine(
     monkeypatch.setattr(vllm_fleet, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(vllm_server, "GpuTransfer", Transfer)
     monkeypatch.setattr(Transfer, "made", [])
-    settings = EngineConfig(
-        kind="vllm_server", base_urls=tuple(fake.url for fake in fakes), sync="nccl", recover_timeout_s=0
-    )
-    return VllmServerEngine(settings, policy_of("qwen2_5_vl"), folder=tmp_path, ranks=Alone(), log=print)
+    return VllmServerEngine(settings_for(fakes), policy_of("qwen2_5_vl"), folder=tmp_path, ranks=Alone(), log=print)
+
+
+def settings_for(fakes: list[FakeVllm]) -> EngineConfig:
+    urls = tuple(fake.url for fake in fakes)
+    return EngineConfig(kind="vllm_server", base_urls=urls, sync="nccl", recover_timeout_s=0)
 
 
 def test_servers_are_met_and_wait_while_weights_travel(engine: VllmServerEngine, fakes: list[FakeVllm]) -> None:
@@ -69,10 +77,10 @@ def test_servers_are_met_and_wait_while_weights_travel(engine: VllmServerEngine,
         {"part": "all", "label": f"{engine.run}.0"},
     ]
     assert fakes[1].paths() == [
-        "/get_world_size",
         "/version",
         "/collective_rpc",
-        "/pause?mode=keep",
+        "/get_world_size",
+        "/pause?mode=keep&clear_cache=true",
         "/start_weight_update",
         "/finish_weight_update",
         "/reset_prefix_cache?reset_running_requests=true",
@@ -104,6 +112,41 @@ def test_a_server_that_lost_its_weights_ends_the_run(
     fakes[0].start()
     with pytest.raises(EngineError, match=r"lost its weights, and engine\.sync=nccl cannot.*engine\.sync=files"):
         engine.generate([rendered(engine.policy)], SAMPLING, [[0, 1]])
+
+
+def test_a_server_that_was_started_anew_gets_no_part_of_the_weights(
+    engine: VllmServerEngine, fakes: list[FakeVllm]
+) -> None:
+    """It would hold the frozen ones of whatever it was started from."""
+    fakes[1].stop()
+    fakes[1].start()
+    with pytest.raises(EngineError, match=r"lost its weights, and engine\.sync=nccl cannot.*engine\.sync=files"):
+        engine.sync_weights(engine.policy, version=1)
+    assert Transfer.made[-1] == {"part": "all", "label": f"{engine.run}.0"}
+    assert fakes[1].label == "default"
+    assert not fakes[1].paused
+
+
+def test_servers_of_another_backend_are_not_met(
+    engine: VllmServerEngine, fakes: list[FakeVllm], tmp_path: Path
+) -> None:
+    Transfer.made.clear()
+    fakes[1].match["backend"] = "mm_agrae"
+    with pytest.raises(EngineError, match=r"by mm_agrae, but engine\.sync sends them by nccl"):
+        VllmServerEngine(settings_for(fakes), engine.policy, folder=tmp_path, ranks=Alone(), log=print)
+    assert Transfer.made == []
+
+
+def test_a_meeting_that_fails_on_the_main_process_ends_the_others(
+    engine: VllmServerEngine, fakes: list[FakeVllm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Transfer, "unmet", True)
+    said: list[Any] = []
+    for rank, kind in ((0, ConnectionError), (1, EngineError)):
+        ranks = Shared(said, rank=rank)
+        with pytest.raises(kind, match="nobody came to the meeting"):
+            VllmServerEngine(settings_for(fakes), engine.policy, folder=tmp_path, ranks=ranks, log=print)
+    assert said == []
 
 
 def test_all_servers_take_an_update_or_none(engine: VllmServerEngine, fakes: list[FakeVllm]) -> None:

@@ -23,6 +23,7 @@ from mm_agrae.engines.vllm_sync import (
 )
 from mm_agrae.errors import EngineError
 from mm_agrae.policy.load import Policy, load_policy
+from tests.unit.engines.fake_vllm import MATCH
 
 Folders = Callable[[str], Path]
 
@@ -138,22 +139,42 @@ def test_a_full_disk_leaves_nothing_behind(policy_of: Callable[[str], Policy], t
     assert list(tmp_path.iterdir()) == []
 
 
-MATCHES = {"unknown": [], "missing": [], "cut": [], "normalizes": False}
-
-
 @pytest.mark.parametrize(
     ("differences", "told"),
     [
-        ([{"unknown": ["b.weight"]}, {"unknown": ["a.weight"]}], r"has no place for a\.weight, b\.weight\. Serve the"),
+        ([{"unknown": ["c", "b", "a"]}, {"unknown": ["a", "b"]}], r"has no place for a, b\. Serve the"),
         ([{"missing": ["lm_head.weight"]}], r"has weights that the policy does not send: lm_head\.weight\."),
         ([{}, {"cut": ["mlp.weight"]}], r"would cut the weights that go to its smaller mlp\.weight\. Serve the"),
+        ([{}, {"misfit": ["q"]}, {"misfit": ["k"]}], r"has layers of other sizes than the policy's: k, q\. Serve the"),
+        ([{"backend": None}], r"was started to take weights by None, .* by mm_agrae\. .*serve_vllm\.sh does"),
+        ([{"tokens_needed": 0}, {"tokens_needed": 512}], r"may cut a prompt in two.*--max-num-batched-tokens 512,"),
         ([{"normalizes": True}], r"would normalise pictures.* --no-mm-device-do-normalize"),
     ],
 )
 def test_what_an_engine_cannot_serve_is_told(differences: list[dict[str, Any]], told: str) -> None:
-    check_match([MATCHES for _ in differences])
+    check_match([MATCH for _ in differences])
     with pytest.raises(EngineError, match=f"vLLM {told}"):
-        check_match([MATCHES | difference for difference in differences])
+        check_match([MATCH | difference for difference in differences])
+
+
+def test_a_stage_need_not_have_a_place_for_the_layers_of_another() -> None:
+    check_match([MATCH | {"unknown": ["layers.0.weight"]}, MATCH | {"unknown": ["layers.1.weight"]}])
+
+
+@pytest.mark.parametrize(
+    ("backend", "advice"),
+    [("nccl", r'\{"backend": "nccl"\}'), ("ipc", r'\{"backend": "ipc"\}.*VLLM_ALLOW_INSECURE_SERIALIZATION=1')],
+)
+def test_a_server_that_waits_for_another_backend_is_told_how_to_start(backend: str, advice: str) -> None:
+    check_match([MATCH | {"backend": backend}], backend=backend)
+    with pytest.raises(EngineError, match=rf"by mm_agrae, but engine\.sync sends them by {backend}\. .*{advice}"):
+        check_match([MATCH], backend=backend)
+
+
+@pytest.mark.parametrize("replies", [[], [MATCH, {"unknown": [], "missing": []}]])
+def test_workers_of_another_version_are_refused(replies: list[dict[str, Any]]) -> None:
+    with pytest.raises(EngineError, match=r"must say backend, cut, .*Serve with this version of mm-agrae"):
+        check_match(replies)
 
 
 def test_every_worker_must_have_loaded_what_was_sent(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Weights from GPU to GPU, as far as a CPU can see: the calls, the ranks, the bodies."""
 
 import base64
+import itertools
 import pickle
 import socket
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mm_agrae.engines.vllm_sync import weights_of
+from mm_agrae.engines import vllm_transfer
+from mm_agrae.engines.vllm_sync import weight_shapes, weights_of
 from mm_agrae.engines.vllm_transfer import GpuTransfer, Servers, WeightStream, as_json, meeting_point
-from mm_agrae.errors import ConfigError
+from mm_agrae.errors import ConfigError, EngineError
 from mm_agrae.policy.load import Policy
 from tests.unit.engines.fake_llm import installed
 
@@ -36,10 +38,11 @@ def listening() -> Iterator[str]:
 @pytest.fixture
 def on_gpu(policy_of: Callable[[str], Policy], monkeypatch: pytest.MonkeyPatch) -> Iterator[Policy]:
     """A policy that says it is on CUDA, with weights that stay where they are."""
+    policy = policy_of("qwen3")
     monkeypatch.setattr(Policy, "device", SimpleNamespace(type="cuda"))
     monkeypatch.setattr(WeightStream, "__iter__", lambda self: weights_of(self.policy, self.part))
     with installed(monkeypatch):
-        yield policy_of("qwen3")
+        yield policy
 
 
 def test_nccl_gives_every_worker_of_every_server_a_rank_of_its_own(on_gpu: Policy, listening: str) -> None:
@@ -63,6 +66,35 @@ def test_other_ranks_iterate_and_post_nothing(on_gpu: Policy, listening: str) ->
     transfer.send("trained", "ab.6")
     assert recorder.posted == []
     assert transfer.engine.info.master_address == ""
+
+
+@pytest.mark.parametrize("taken", [0, 3, None])
+def test_where_sending_breaks_the_rest_is_gathered(
+    taken: int | None, on_gpu: Policy, listening: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under sharding the other processes gather every weight of the update, and wait for this one in each."""
+    transfer = GpuTransfer(on_gpu, Servers([Recorder()], [1]), kind="nccl", rank=0, url=listening, num_workers=1)
+    gathered: list[str] = []
+
+    def gather(policy: Policy, part: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in weights_of(policy, part):
+            gathered.append(name)
+            yield name, tensor
+
+    def send_weights() -> None:
+        if taken != 0:
+            list(itertools.islice(transfer.stream, taken))
+        raise RuntimeError("NCCL")
+
+    monkeypatch.undo()  # the stream's own iterator
+    monkeypatch.setattr(vllm_transfer, "weights_of", gather)
+    monkeypatch.setattr(Policy, "device", torch.device("cpu"))
+    monkeypatch.setattr(transfer.engine, "send_weights", send_weights)
+    for update in range(2):
+        gathered.clear()
+        with pytest.raises(EngineError, match="did not reach the servers from GPU to GPU: NCCL"):
+            transfer.send("all", f"ab.{update}")
+        assert gathered == list(weight_shapes(on_gpu))
 
 
 def test_ipc_handles_are_pickled_for_the_body(on_gpu: Policy, listening: str) -> None:
@@ -89,7 +121,7 @@ def test_the_stream_tells_what_it_will_send(policy_of: Callable[[str], Policy]) 
     stream = WeightStream(policy_of("qwen3"))
     told = [(one.name, one.dtype, one.shape) for one in stream.metadata()]
     assert told == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in stream]
-    stream.part = "frozen"
+    stream.begin("frozen")
     assert stream.metadata() == list(stream) == []
 
 
