@@ -310,7 +310,11 @@ def run_ours(session: Session, samples: Sequence[Sample]) -> tuple[list[dict[str
         judge = EverySecond(verifier=verifier, correct_weight=1.0, format_weight=0.0)
         nothing: dict[str, float] = {}
         parts = Parts(
-            samples=samples, engine=engine, judge=judge, evaluate=lambda step: nothing, check_gap=lambda gap: None
+            samples=samples,
+            engine=engine,
+            judge=judge,
+            evaluate=lambda step: nothing,
+            check_gap=lambda gap, tokens: None,
         )
         train(session, parts)
     session.close()

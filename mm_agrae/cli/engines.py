@@ -99,24 +99,27 @@ def require_twins(config: RunConfig, session: Session, engine: Engine, samples: 
         session.log(f"warning: twin check: {finding.text}")
 
 
-def check_gap(config: RunConfig, session: Session, mean_nats: float) -> None:
+def check_gap(config: RunConfig, session: Session, mean_nats: float, num_tokens: float) -> None:
     """Hold the tokens of a step against the bound of the check at the start: engine and trainer may part on the way.
 
     Args:
         config: Its engine.on_mismatch and engine.max_logprob_gap_nats.
         session: Whose step it is.
         mean_nats: Mean |engine - trainer| log-probability of the step's tokens, over all ranks; NaN where none counted.
+        num_tokens: How many they are.
 
     Raises:
         EngineError: It is over the bound, and engine.on_mismatch is refuse.
     """
-    bound = bound_of(session.policy.precision, config.engine.max_logprob_gap_nats).mean_nats
+    if not num_tokens:
+        return
+    bound = bound_of(session.policy.precision, config.engine.max_logprob_gap_nats).of_prompt(num_tokens)
     if not mean_nats > bound:
         return
     told = (
         f"step {session.step + 1}: the engine's log-probabilities are {mean_nats:.2e} nats off the trainer's on "
-        f"average, but must be within {bound:g} (engine.max_logprob_gap_nats): it samples from other weights, or "
-        "computes otherwise, than at the start"
+        f"average, but must be within {bound:.2g} (engine.max_logprob_gap_nats): it samples from other weights, or "
+        "computes otherwise"
     )
     if config.engine.on_mismatch == "refuse":
         raise EngineError(

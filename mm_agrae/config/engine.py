@@ -79,9 +79,10 @@ class EngineConfig(Section):
     )
     on_mismatch: Literal["refuse", "warn"] = Field(
         default="refuse",
-        description="What happens when the engine's log-probabilities of the first prompts differ from the trainer's "
-        "by more than max_logprob_gap_nats, or the check finds another fault: a completion that cannot come from the "
-        "policy, greedy completions or pictures that differ. warn says so and goes on in all these cases.",
+        description="What happens when the engine's log-probabilities of the first prompts, or of the tokens of a "
+        "step, differ from the trainer's by more than max_logprob_gap_nats, or the check at the start finds another "
+        "fault: a completion that cannot come from the policy, greedy completions or pictures that differ. warn says "
+        "so and goes on in all these cases.",
     )
     max_logprob_gap_nats: PositiveFloat | None = Field(
         default=None,

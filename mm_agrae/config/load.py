@@ -154,7 +154,9 @@ def explain(error: ValidationError, origin: str, model: type[BaseModel]) -> Iter
             yield f"{origin}: key {dotted!r} is missing and has no default. Add it."
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
+            # An address may hold a password.
+            hidden = isinstance(problem["input"], dict) or "@" in str(problem["input"])
+            given = "" if hidden else f" is {problem['input']!r}"
             yield f"{origin}: {dotted or 'recipe'}{given}: {message}"
 
 

@@ -66,6 +66,7 @@ _METRICS = (
     Metric(
         "rollout/logprob_gap_max_nats", "largest |engine - trainer| log-probability of a sampled token", "nats", "down"
     ),
+    Metric("policy/learnt_tokens", "sampled tokens of the groups that were learnt from", "tokens", "none"),
     Metric("policy/loss", "loss of the step's updates, divergence term included", "", "none"),
     Metric(
         "policy/entropy_nats",

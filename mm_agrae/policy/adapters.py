@@ -11,24 +11,24 @@ from mm_agrae.errors import ConfigError
 
 
 def from_the_base_up(path: str) -> list[str]:
-    """A model, then the peft adapter folders upon it (checkpoints of LoRA runs), which end with `path`.
-
-    Raises:
-        ConfigError: A folder of adapters holds none as safetensors.
-    """
+    """A model, then the peft adapter folders upon it (checkpoints of LoRA runs), which end with `path`."""
     settings = Path(path) / "adapter_config.json"
     if not settings.is_file():
         return [path]
-    if not settings.with_name("adapter_model.safetensors").is_file():
-        raise ConfigError(
-            f"{path} has an adapter_config.json but no adapter_model.safetensors, and nothing is unpickled here. Save "
-            "the adapters as safetensors, or name another folder."
-        )
     return [*from_the_base_up(json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"]), path]
 
 
 def merged(model: Any, adapters: str) -> Any:
-    """The model with trained adapters folded into its weights: a start like any other."""
+    """The model with trained adapters folded into its weights: a start like any other.
+
+    Raises:
+        ConfigError: The folder holds none as safetensors.
+    """
+    if not (Path(adapters) / "adapter_model.safetensors").is_file():
+        raise ConfigError(
+            f"{adapters} has an adapter_config.json but no adapter_model.safetensors, and nothing is unpickled here. "
+            "Save the adapters as safetensors, or name another folder."
+        )
     whole = _peft().PeftModel.from_pretrained(model, adapters).merge_and_unload()
     whole.requires_grad_(True)  # peft froze what lies below the adapters
     whole.name_or_path = adapters  # new adapters name this as their base, not the model without the old ones

@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mm_agrae.policy.hugging_face import transformers
 from mm_agrae.policy.load import Policy
 
 # Elements that are widened to 64 bits at a time.
 STRETCH = 16 * 1024 * 1024
+# What transformers notes of the place that a tokenizer was loaded from, and of HF_HUB_OFFLINE.
+CIRCUMSTANCES = ("is_local", "local_files_only")
 
 
 def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -36,6 +39,11 @@ def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def processor_facts(policy: Policy) -> dict[str, str]:
+    """The mark of a policy's processor, by a name that says which version wrote it down: others use other words."""
+    return {f"processor of model.path, as transformers {transformers.__version__} has it": processor_mark(policy)}
+
+
 def processor_mark(policy: Policy) -> str:
     """A mark of what stands between a problem and its tokens: tokenizer, chat template, image processor, special ids.
 
@@ -49,8 +57,16 @@ def processor_mark(policy: Policy) -> str:
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
                 digest.update(f"{path.relative_to(folder).as_posix()}\x1f".encode())
-                digest.update(path.read_bytes())
+                digest.update(_without_circumstances(path))
     return digest.hexdigest()
+
+
+def _without_circumstances(path: Path) -> bytes:
+    """A file of a processor without how it happened to be loaded."""
+    if path.name != "tokenizer_config.json":
+        return path.read_bytes()
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    return json.dumps({name: value for name, value in settings.items() if name not in CIRCUMSTANCES}).encode()
 
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

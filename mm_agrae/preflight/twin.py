@@ -27,7 +27,7 @@ class Bound:
     mean_nats: float
     token_nats: float
 
-    def of_prompt(self, num_tokens: int) -> float:
+    def of_prompt(self, num_tokens: float) -> float:
         """Of the mean over few tokens: one of them may be off as far as a single token may."""
         return self.mean_nats + self.token_nats / num_tokens
 

@@ -16,7 +16,7 @@ from mm_agrae.config import RunConfig
 from mm_agrae.config.flat import flat
 from mm_agrae.errors import CheckpointError, ConfigError
 from mm_agrae.policy.load import Policy
-from mm_agrae.policy.marks import processor_mark, weights_mark
+from mm_agrae.policy.marks import processor_facts, weights_mark
 from mm_agrae.store.provenance import environment
 from mm_agrae.train.distributed import World
 
@@ -56,7 +56,7 @@ def check_model(world: World, policy: Policy) -> None:
     """
     if world.size > 1:
         weights = weights_mark(policy.model.named_parameters())
-        check_alike(world, {"weights of model.path": weights, "processor of model.path": processor_mark(policy)})
+        check_alike(world, {"weights of model.path": weights} | processor_facts(policy))
 
 
 def check_alike(world: World, facts: Mapping[str, str]) -> None:

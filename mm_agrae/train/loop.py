@@ -36,15 +36,15 @@ class Parts:
     """What the loop is given: where problems come from, who answers, who judges, who measures.
 
     `evaluate` takes the step and returns eval/* metrics; it runs on all ranks. `check_gap` takes the mean difference of
-    a step's log-probabilities, engine from trainer (nats; NaN where nothing was learnt), and raises where it is too
-    large.
+    a step's log-probabilities, engine from trainer (nats; NaN where nothing was learnt), and the number of tokens, and
+    raises where it is too large.
     """
 
     samples: Sequence[Sample]
     engine: Engine
     judge: Judge
     evaluate: Callable[[int], dict[str, float]]
-    check_gap: Callable[[float], None]
+    check_gap: Callable[[float, float], None]
 
 
 def train(session: Session, parts: Parts) -> None:
@@ -83,7 +83,7 @@ def _train(session: Session, parts: Parts) -> None:
         with session.watch.phase("update"):
             outcome = update(learner, batch, step=session.step) | {"time/balance_s": balance_s}
         # Before anything of the step is recorded or saved.
-        parts.check_gap(outcome["rollout/logprob_gap_mean_nats"])
+        parts.check_gap(outcome["rollout/logprob_gap_mean_nats"], outcome["policy/learnt_tokens"])
         session.step, session.cursor, session.estimator = session.step + 1, sampled.cursor, estimator
         syncing = time.perf_counter()
         with session.watch.phase("sync"):

@@ -17,7 +17,7 @@ from mm_agrae.errors import CheckpointError, ConfigError, DataError
 from mm_agrae.estimator import START, EstimatorState
 from mm_agrae.policy.feed import Cursor
 from mm_agrae.policy.load import Policy, load_policy
-from mm_agrae.policy.marks import processor_mark, weights_mark
+from mm_agrae.policy.marks import processor_facts, weights_mark
 from mm_agrae.policy.optim import make_optimizer
 from mm_agrae.records import Prompt, Sample
 from mm_agrae.seeding import seed_for
@@ -71,8 +71,8 @@ class Session:
         step: Steps done.
         cursor: Place in the training data.
         estimator: What the algorithm remembers of earlier batches.
-        made_from: Marks of what is read anew at every start and must be what it was at the first: data, and weights
-            that no checkpoint holds.
+        made_from: Marks of what is read anew at every start and must be what it was at the first: data, processor, and
+            weights that no checkpoint holds. The content of the problems alone may change, which is told.
         saved: Step of the newest checkpoint.
         stop_after: Step to stop after, short of the job's own number; None makes them all.
         lock: Keeps other launches out of the run; on the main process only.
@@ -127,7 +127,7 @@ class Session:
         content = {"content of data.train": content_mark(samples)}
         check_alike(self.world, content)
         for line in changed_marks(self.made_from, content):
-            self.log(f"{line}: problems were changed since the run began, and it goes on with them as they are now")
+            self.log(f"{line}: the file or problems in it were changed, and the run goes on with them as they are now")
         self.made_from = {**self.made_from, **content}
 
     def record(self, metrics: dict[str, float]) -> None:
@@ -272,7 +272,7 @@ def open_session(
         watch=Watch(run_dir.logs, Place(rank=world.rank, size=world.size, launch=world.broadcast(uuid4().hex)), config),
         skips=Skips(limit=config.supervision.max_skipped_updates, in_a_row=state.get("skipped_in_a_row", 0)),
         estimator=EstimatorState.from_json(state["estimator"]) if left else START,
-        made_from=state.get("made_from", {}),
+        made_from=state.get("made_from", {"data.train": state["data"]} if state.get("data") else {}),
         saved=state.get("step"),
     )
     session.bind(stays)
@@ -321,7 +321,7 @@ def _load(
     if job == "eval":
         return policy, None, {}
     alone = weights_mark(pair for pair in policy.model.named_parameters() if not pair[1].requires_grad)
-    stays = {"weights that are not trained": alone, "processor of model.path": processor_mark(policy)}
+    stays = {"weights that are not trained": alone} | processor_facts(policy)
     policy = shard_if_asked(policy, config.train, world, log)
     settings = config.sft.optim if job == "sft" else config.train.optim
     optimizer = make_optimizer(policy.trainable(), settings, masters=policy.masters)

@@ -330,8 +330,9 @@ def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, fl
     tokens = sums["tokens"] or math.nan
     max_ratio, max_gap = (max(column) for column in zip(*learner.world.collect([tally.maxima.tolist()]), strict=True))
     num_groups = batch.lengths.shape[0]
-    num_learnt = sum(has_gradient(batch, row, learner.algorithm) for row in range(num_groups))
+    learnt = [row for row in range(num_groups) if has_gradient(batch, row, learner.algorithm)]
     metrics = {
+        "policy/learnt_tokens": float(batch.lengths[learnt].sum()),
         "policy/loss": sums["loss"],
         "policy/entropy_nats": sums["entropy"] / tokens,
         "policy/clip_low_frac": sums["clip_low"] / tokens,
@@ -341,7 +342,7 @@ def _metrics(learner: Learner, batch: Experience, tally: _Tally) -> dict[str, fl
         "policy/ratio_max": max_ratio if sums["tokens"] else math.nan,
         "rollout/logprob_gap_mean_nats": sums["gap"] / tokens,
         "rollout/logprob_gap_max_nats": max_gap if sums["tokens"] else math.nan,
-        "group/skipped_frac": 1 - num_learnt / num_groups,
+        "group/skipped_frac": 1 - len(learnt) / num_groups,
     }
     if learner.reference is not None:
         metrics["policy/kl_nats"] = sums["kl"] / tokens

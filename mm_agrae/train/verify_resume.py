@@ -21,7 +21,7 @@ from mm_agrae.train.resuming import changed_marks, saved_config
 from mm_agrae.train.session import Job
 
 # Of state.json, what decides the future of a run; the rest says where it was computed.
-_DECIDES = ("step", "cursor", "estimator", "skipped_in_a_row", "made_from")
+_DECIDES = ("step", "cursor", "estimator", "skipped_in_a_row")
 
 
 @dataclass(frozen=True, kw_only=True)

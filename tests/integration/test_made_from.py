@@ -67,7 +67,7 @@ def test_another_chat_template_is_refused_and_mended_problems_are_told(
     template = model / "chat_template.jinja"
     kept = template.read_text(encoding="utf-8")
     template.write_text(kept + "{# #}", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"now:\n  processor of model\.path \w+ -> \w+\n"):
+    with pytest.raises(CheckpointError, match=r"now:\n  processor of model\.path, as .* has it \w+ -> \w+\n"):
         run_train(recipe, words, run.path, True, lambda line: None)
     template.write_text(kept, encoding="utf-8")
     shutil.rmtree(data)
@@ -76,4 +76,7 @@ def test_another_chat_template_is_refused_and_mended_problems_are_told(
     began = run_files.state(run)["made_from"]["content of data.train"]
     run_train(recipe, words, run.path, True, told.append)
     now = run_files.state(run)["made_from"]["content of data.train"]
-    assert any(line.startswith(f"content of data.train {began} -> {now}: problems were changed") for line in told)
+    assert any(
+        line.startswith(f"content of data.train {began} -> {now}: the file or problems in it were changed")
+        for line in told
+    )

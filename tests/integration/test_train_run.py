@@ -143,7 +143,7 @@ def test_scripted_answers_are_rewarded_as_they_deserve(recipe: Path, tmp_path: P
     )
     samples = [colour_sample(index, image=index % 2 > 0) for index in range(8)]
     measured: list[int] = []
-    gaps: list[float] = []
+    gaps: list[tuple[float, float]] = []
 
     def evaluate(step: int) -> dict[str, float]:
         measured.append(step)
@@ -151,7 +151,13 @@ def test_scripted_answers_are_rewarded_as_they_deserve(recipe: Path, tmp_path: P
 
     with VerifierPool(num_workers=1, timeout_s=5.0) as verifier:
         judge = Judge(verifier=verifier, correct_weight=0.9, format_weight=0.1)
-        parts = Parts(samples=samples, engine=engine, judge=judge, evaluate=evaluate, check_gap=gaps.append)
+        parts = Parts(
+            samples=samples,
+            engine=engine,
+            judge=judge,
+            evaluate=evaluate,
+            check_gap=lambda gap, tokens: gaps.append((gap, tokens)),
+        )
         train(session, parts)
     session.close()
     assert measured == [0, 2]
@@ -166,7 +172,8 @@ def test_scripted_answers_are_rewarded_as_they_deserve(recipe: Path, tmp_path: P
     assert lines[1]["group/mixed_frac"] > 0
     # The engine claims probability 1 for every token, and the gap says that this is not the trainer's view.
     assert lines[1]["rollout/logprob_gap_mean_nats"] > 0.01
-    assert gaps == [line["rollout/logprob_gap_mean_nats"] for line in lines[1:]]
+    assert gaps == [(line["rollout/logprob_gap_mean_nats"], line["policy/learnt_tokens"]) for line in lines[1:]]
+    assert all(tokens > 0 for _, tokens in gaps)
 
 
 def test_wandb_offline_by_one_setting(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

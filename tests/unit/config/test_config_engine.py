@@ -3,7 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from mm_agrae.config import parse_config
 from mm_agrae.config.engine import EngineConfig
+from mm_agrae.errors import ConfigError
 
 SERVED = {"kind": "vllm_server", "base_urls": ["http://127.0.0.1:8000"]}
 
@@ -41,9 +43,12 @@ def test_what_is_no_address_of_a_server_is_refused(url: str) -> None:
 
 
 def test_a_password_in_an_address_is_refused_without_being_said() -> None:
-    with pytest.raises(ValidationError, match="is 'one:80' behind a user, but must be") as caught:
-        EngineConfig.model_validate(SERVED | {"base_urls": ["http://user:pw@one:80"]})
-    assert "pw" not in caught.value.errors()[0]["msg"]
+    text = (
+        "name: run\nmodel: {path: model}\ndata: {}\nengine: {kind: vllm_server, base_urls: ['http://user:pw@one:80']}"
+    )
+    with pytest.raises(ConfigError, match="is 'one:80' behind a user, but must be") as caught:
+        parse_config(text)
+    assert "pw" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://one.example", "http://[::1]:8000"])

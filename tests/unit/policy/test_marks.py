@@ -36,6 +36,9 @@ def test_a_processor_is_known_by_everything_that_it_does(policy_of: Callable[[st
     mark = processor_mark(policy)
     assert processor_mark(policy_of("qwen2_5_vl")) == mark
     assert processor_mark(replace(policy, banned_token_ids=policy.banned_token_ids[1:])) != mark
+    # How it was loaded is no part of it.
+    policy.tokenizer.init_kwargs["local_files_only"] = not policy.tokenizer.init_kwargs.get("local_files_only")
+    assert processor_mark(policy) == mark
     template = policy.processor.chat_template
     try:
         policy.processor.chat_template = template + " "
