@@ -188,7 +188,7 @@ def test_nothing_is_unpickled(model_folder: Callable[[str], Path], tmp_path: Pat
     (folder / names[what][0]).unlink(missing_ok=True)
     (folder / names[what][1]).write_bytes(pickle.dumps(Trap(fired)))
     if what == "adapters":
-        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model_folder("qwen3"))}))
     with pytest.raises(ConfigError, match="safetensors"):
         load(folder)
     assert not fired.exists()
