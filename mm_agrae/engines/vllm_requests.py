@@ -194,7 +194,7 @@ def to_completions(
 
 
 def drop_present_versions(groups: Sequence[Sequence[Completion]], present: int) -> list[list[Completion]]:
-    """The completions, of which only those name weights that are not all the present ones."""
+    """The completions; one that the present weights alone sampled names no versions, because its group does."""
     return [
         [replace(one, weights_versions=()) if set(one.weights_versions) <= {present} else one for one in group]
         for group in groups
